@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,15 @@ import numpy as np
 from accuracy_stored import Bench, Case, measure
 from accuracy_table import Column, Finding, Section
 from numpy.typing import NDArray
+from thick_slices import in_plane, thicken
+from training_output import read_point
 
-from bids_msseg.check.rescan import RescanPlan, map_back, pseudo_rescan
+from bids_msseg.check.rescan import Rescan, RescanPlan, map_back, pseudo_rescan
 from bids_msseg.evaluation.scoring import MIN_VOLUME, cut_mask, onto_flair
 from bids_msseg.imaging.normalise import BACKGROUND, CONTRASTS, Stack
 from bids_msseg.imaging.volume import as_ras, load_volume
 from bids_msseg.lesions.comparison.metrics import voxel_agreement
 from bids_msseg.training.data.visits import LabelledVisit
-from bids_msseg.training.validation import read_point
 
 if TYPE_CHECKING:
     from bids_msseg.models.weights import CascadePoint
@@ -235,9 +237,8 @@ def rescan_plans(visit: LabelledVisit, spacing: Sequence[float]) -> dict[str, Re
     """
     if visit.thick:
         axis = int(np.argmax(spacing))
-        return {SAME_SLICES: RescanPlan.of_thick(float(spacing[axis]), axis)}
-    thick = RescanPlan(slices=float(THICK_MM), thicken=True)
-    return {SAME_SLICES: RescanPlan(), THICK_SLICES: thick}
+        return {SAME_SLICES: in_plane(float(spacing[axis]), axis)}
+    return {SAME_SLICES: RescanPlan(), THICK_SLICES: RescanPlan(slices=float(THICK_MM))}
 
 
 def rescan(bench: Bench) -> Section:
@@ -284,10 +285,21 @@ def _with_volume(bench: Bench, findings: Sequence[Finding]) -> tuple[Finding, ..
     )
 
 
+def second_scan(visit: LabelledVisit, plan: RescanPlan) -> Rescan:
+    """Simulate a second scan of a visit, averaged over the slices of the plan if they are thicker.
+
+    A visit with thick slices has them already.
+    """
+    average = None
+    if plan.slices > 1 and not visit.thick:
+        average = partial(thicken, voxels=int(plan.slices), axis=plan.slice_axis)
+    return pseudo_rescan(visit.images, visit.present, visit.brain, plan, average)
+
+
 def _second_scan_mask(unseen: Unseen, plan: RescanPlan) -> NDArray[np.bool_]:
     """Segment the second scan and bring its mask to the first."""
     visit = unseen.visit
-    second = pseudo_rescan(visit.images, visit.present, visit.brain, plan)
+    second = second_scan(visit, plan)
     probability = unseen.probability(second.images, visit.present, second.brain)
     x, y, z = visit.brain.shape
     return unseen.mask(map_back(probability, second, (x, y, z)))
@@ -334,7 +346,7 @@ def wall_time(
     visit : str
         Whose brain.
     threads : int
-        Of torch; set by the caller, told in the note.
+        Of torch; set by the caller, reported in the note.
     model : str or path, optional
         The bundled default where not given.
 

@@ -19,6 +19,7 @@ import numpy as np
 from accuracy_table import Column, Finding, Section
 from numpy.typing import NDArray
 from thresholds import SOURCE_TEXT_PPV, choose_threshold
+from training_output import open_training
 
 from bids_msseg.errors import NoInputError
 from bids_msseg.evaluation.figures import Masks, figures
@@ -39,7 +40,7 @@ Measure = Callable[["Bench", "Case"], list[Finding]]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One labelled visit with its prediction by nets that have not seen its patient.
+    """One labelled visit with its prediction by networks that have not seen its patient.
 
     Attributes
     ----------
@@ -112,7 +113,6 @@ def open_bench(
     """
     from bids_msseg.bids.query import find_visits
     from bids_msseg.evaluation.labels import find_truth, read_sites, require_labels
-    from bids_msseg.training.opening import open_training
 
     training = open_training(folder, device=device)
     folds = {name: fold for fold, names in enumerate(training.split.folds) for name in names}

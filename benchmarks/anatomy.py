@@ -24,13 +24,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from accuracy_rerun import rescan_plans
+from accuracy_rerun import rescan_plans, second_scan
 from accuracy_stored import Bench, Case, measure, open_bench
 from accuracy_table import Column, Finding, Section, render
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_msseg.check.rescan import pseudo_rescan
 from bids_msseg.imaging.normalise import working_grid
 from bids_msseg.imaging.registration.affine import register_affine
 from bids_msseg.imaging.resample import mask_onto, resample
@@ -191,7 +190,7 @@ def _rescan_changes(bench: Bench, case: Case) -> list[Finding]:
     spacing = as_ras(load_volume(case.truth)).spacing
     findings = []
     for method, plan in rescan_plans(visit, spacing.tolist()).items():
-        second = pseudo_rescan(visit.images, visit.present, visit.brain, plan)
+        second = second_scan(visit, plan)
         moved = replace(visit, images=second.images.astype(np.float16), brain=second.brain)
         volumes = predicted_volumes(bench.training, moved, case.fold)
         findings.append(case.finding(method, percent_changes(first, volumes)))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from thick_slices import in_plane
 
 from bids_msseg.check.rescan import RescanPlan, pseudo_rescan
 from bids_msseg.imaging.registration.visit_alignment import (
@@ -55,7 +56,7 @@ def main() -> int:
             continue
         visit = load_visit(path)
         images = visit.images.astype(np.float32)
-        plan = RescanPlan.of_thick(6.0, 2) if visit.thick else RescanPlan()
+        plan = in_plane(6.0, 2) if visit.thick else RescanPlan()
         rescan = pseudo_rescan(images, visit.present, visit.brain, plan)
         scans = []
         for data, brain in ((images, visit.brain), (rescan.images, rescan.brain)):

@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from bids_msseg.bids.changes import VisitPair, pair_files, pairs_of, recorded_visit
+from bids_msseg.bids.changes import VisitPair, pair_files, pairs_of
 from bids_msseg.bids.paths import changes_path, output_path
-from bids_msseg.bids.record import VisitRecord, read_records
+from bids_msseg.bids.record import VisitRecord, read_records, recorded_visit
 from bids_msseg.imaging.registration.itk import read_itk_affine
 from bids_msseg.imaging.resample import mask_onto
 from bids_msseg.imaging.volume import Volume, load_volume

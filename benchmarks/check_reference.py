@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from accuracy_stored import Bench, Case, open_bench
 from numpy.typing import NDArray
+from training_output import read_point
 
 from bids_msseg.bids.files import write_json
 from bids_msseg.bids.query import find_visits
@@ -54,7 +55,6 @@ from bids_msseg.models.cascade import decide
 from bids_msseg.models.weights import CascadePoint
 from bids_msseg.training.data.visits import LabelledVisit
 from bids_msseg.training.protocol import run_on_visit
-from bids_msseg.training.validation import read_point
 
 LOGGER = logging.getLogger("bids_msseg")
 TARGET = Path(__file__).resolve().parents[1] / "bids_msseg" / "data" / REFERENCE

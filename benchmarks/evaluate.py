@@ -93,7 +93,7 @@ def run(root: Path, options: argparse.Namespace) -> int:
     """Run the program on the cases; print its wall time, processor time and peak memory."""
     command = [sys.executable, "-m", "bids_msseg.cli.evaluate", str(root / "auto")]
     command += [str(root / "raw/derivatives/manual"), str(root / "out")]
-    command += ["--nprocs", str(options.nprocs), "--site", "made"]
+    command += ["--nprocs", str(options.nprocs), "--site", "synthetic"]
     load, start, before = os.getloadavg()[0], time.perf_counter(), os.times()
     with subprocess.Popen(command) as process:  # noqa: S603 (our own command)
         watch = _Watch(process.pid)

@@ -222,11 +222,11 @@ def undisturbed(bench: Bench) -> None:
     process = bench.start(out)
     peak_cpu = [0.0]
 
-    def look() -> bool:
+    def measure() -> bool:
         peak_cpu[0] = max(peak_cpu[0], cpu_seconds(process.pid))
         return False
 
-    wait_for(process, look)
+    wait_for(process, measure)
     code, log = bench.finish(process)
     if code:
         raise SystemExit(f"the undisturbed run ended with {code}:\n{log}")
@@ -247,13 +247,13 @@ def kill(bench: Bench, moments: int, seed: int) -> None:
             outcomes.append(outcome)
             good &= clean
         code, log = bench.run(out)
-        same, verdict = bench.same(out)
+        same, comparison = bench.same(out)
         if code:
-            verdict = f"{verdict}; {log[-300:]}"
+            comparison = f"{comparison}; {log[-300:]}"
         fault = f"kill -9 ({len(outcomes)} of {moments})"
         bench.report(
             fault,
-            f"{'; '.join(outcomes)}; then code {code}, {verdict}",
+            f"{'; '.join(outcomes)}; then code {code}, {comparison}",
             good=good and not code and same,
         )
         if same:
@@ -297,10 +297,10 @@ def signals(bench: Bench) -> None:
             code == expected_code and not incomplete and not survivors and "Traceback" not in log
         )
         resumed_code, _ = bench.run(out)
-        same, verdict = bench.same(out)
+        same, comparison = bench.same(out)
         bench.report(
             name,
-            f"{text}; then code {resumed_code}, {verdict}",
+            f"{text}; then code {resumed_code}, {comparison}",
             good=clean and same and not resumed_code,
         )
 
@@ -323,16 +323,14 @@ def memory(bench: Bench) -> None:
         wait_for(process, strike)
         code, log = bench.finish(process)
         reported = "memory" in log
-        text = (
-            f"{killed[0]} killed, code {code}, the log {'tells' if reported else 'does not tell'}"
-        )
+        text = f"{killed[0]} killed, code {code}, {'reported' if reported else 'not reported'}"
         good = code == expected_code and (reported or not expected_code)
         resumed_code, _ = bench.run(out)
-        same, verdict = bench.same(out)
+        same, comparison = bench.same(out)
         fault = f"out of memory: {which}"
         bench.report(
             fault,
-            f"{text}; then code {resumed_code}, {verdict}",
+            f"{text}; then code {resumed_code}, {comparison}",
             good=good and same and not resumed_code,
         )
 
@@ -375,15 +373,15 @@ def disk(bench: Bench) -> None:
                 shutil.copytree(out, bench.scratch / "full_OUT")
                 out, resume_options = bench.scratch / "full_OUT", ["-w", str(work)]
             resumed_code, _ = bench.run(out, *resume_options)
-            same, verdict = bench.same(out)
+            same, comparison = bench.same(out)
             text = (
                 f"code {code}, {len(incomplete)} half files, "
-                f"the log {'tells' if reported else 'is silent'}"
+                f"{'reported' if reported else 'not reported'}"
             )
             good = code == 74 and reported and not incomplete and same and not resumed_code
             bench.report(
                 f"{target} on a full disk",
-                f"{text}; with space code {resumed_code}, {verdict}",
+                f"{text}; with space code {resumed_code}, {comparison}",
                 good=good,
             )
 
@@ -401,7 +399,7 @@ def crowd(bench: Bench) -> None:
         deferred = sum(log.count("another run is processing") for _, log in results)
         incomplete = incomplete_files(out)
         resumed_code, _ = bench.run(out, "-w", str(works[0]))
-        same, verdict = bench.same(out)
+        same, comparison = bench.same(out)
         text = (
             f"codes {codes}, visits left to the other run: {deferred}, "
             f"{len(incomplete)} half files"
@@ -410,7 +408,9 @@ def crowd(bench: Bench) -> None:
             codes in ([0, 0], [0, 75], [75, 75]) and not incomplete and same and not resumed_code
         )
         bench.report(
-            f"two runs at once, {setup}", f"{text}; then code {resumed_code}, {verdict}", good=good
+            f"two runs at once, {setup}",
+            f"{text}; then code {resumed_code}, {comparison}",
+            good=good,
         )
 
 
@@ -422,9 +422,9 @@ def clock(bench: Bench) -> None:
         for path in [*out.rglob("*")]:
             os.utime(path, (moment, moment), follow_symlinks=False)
         code, _ = bench.run(out)
-        same, verdict = bench.same(out)
+        same, comparison = bench.same(out)
         bench.report(
-            f"clock {direction} between runs", f"code {code}, {verdict}", good=same and not code
+            f"clock {direction} between runs", f"code {code}, {comparison}", good=same and not code
         )
 
 
@@ -495,7 +495,7 @@ def main() -> int:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Disturb a run in every way we know.")
+    parser = argparse.ArgumentParser(description="Disturb a run and compare its results.")
     parser.add_argument("--moments", type=int, default=50)
     parser.add_argument("--chain", type=int, default=1, help="kills before a run may finish")
     parser.add_argument("--seed", type=int, default=0)

@@ -42,7 +42,7 @@ REGIONS = {
 }
 OUTER_FLUID = 24
 FIRST_EXTRACEREBRAL = 500
-# a T1w made of the labels: white matter, grey matter, deep grey, all else fluid
+# a synthetic T1w of the labels: white matter, grey matter, deep grey, all else fluid
 BRIGHTNESS = {110: (2, 41, 7, 46, 28, 60, 16, 77), 75: (3, 42, 8, 47, 17, 18, 53, 54)}
 BRIGHTNESS |= {88: (10, 49, 11, 50, 12, 51, 13, 52, 26, 58, 25, 57, 85, 136, 137, 163, 164)}
 
@@ -71,7 +71,7 @@ def stripped(data: Path) -> None:
             )
     wrong = [n for n, v in _images(data / "ms-cohort") if not is_skull_stripped(v)]
     wrong += [n for n, v in _images(data / "raw-heads") if is_skull_stripped(v)]
-    print("misjudged:", ", ".join(wrong) or "none")
+    print("misclassified:", ", ".join(wrong) or "none")
 
 
 def brain(data: Path) -> None:
@@ -129,7 +129,7 @@ def affine(data: Path) -> None:
             )
             seconds = time.perf_counter() - start
             overlap = mask_overlap(volume.with_data(mask), target, registration.affine)
-            difference = _second_opinion(path, volume, mask, registration.affine)
+            difference = _difference_via_t1w(path, volume, mask, registration.affine)
             print(
                 f"{_name(path):24} Dice {overlap:.3f}  T1w's differs by {difference}  "
                 f"{seconds:.1f} s"
@@ -203,7 +203,7 @@ def _brain_mask(volume: Volume) -> NDArray[np.bool_]:
     return extract_brain(volume)
 
 
-def _second_opinion(
+def _difference_via_t1w(
     path: Path, flair: Volume, mask: NDArray[np.bool_], through_flair: NDArray[np.float64]
 ) -> str:
     """Return the mean distance in mm between affines found via FLAIR and via T1w."""

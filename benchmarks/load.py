@@ -34,7 +34,7 @@ from indexing import WAYS, measure, write_skeleton
 if TYPE_CHECKING:
     from bids_msseg.bids.record import VisitRecord
 
-LOOK_S = 0.5
+INTERVAL_S = 0.5
 MB = 2**20
 TIMES = 3
 
@@ -53,7 +53,7 @@ class State:
     work_mb: float
 
 
-def look(process: int, out: Path, work: Path, start: float) -> State:
+def measure_state(process: int, out: Path, work: Path, start: float) -> State:
     """Measure the resources of a process, its descendants and its folders."""
     processes = (process, *descendants(process))
     memory = [_memory_mb(pid) for pid in processes]
@@ -122,9 +122,9 @@ def many_visits(options: argparse.Namespace, scratch: Path) -> int:
         process = subprocess.Popen([sys.executable, "-m", "bids_msseg", *arguments], stderr=log)  # noqa: S603
         states: dict[int, State] = {}
         while process.poll() is None:
-            state = look(process.pid, out, work, start)
+            state = measure_state(process.pid, out, work, start)
             states[state.done] = _worse(states.get(state.done), state)
-            time.sleep(LOOK_S)
+            time.sleep(INTERVAL_S)
     print_states(options.visits, states)
     remaining = [path.name for path in work.rglob("*") if path.is_file()]
     print(f"\ncode {process.returncode}; {len(remaining)} files left in the work folder")
@@ -183,7 +183,7 @@ def print_states(visits: int, states: dict[int, State]) -> None:
 
 def many_participants(options: argparse.Namespace, scratch: Path) -> None:
     """Time the search for visits in a skeleton, and the group level on simulated records."""
-    root, database, out = scratch / "skeleton", scratch / "database", scratch / "made"
+    root, database, out = scratch / "skeleton", scratch / "database", scratch / "out"
     ways = dict(WAYS) if options.pybids else {k: v for k, v in WAYS.items() if "pybids" not in k}
     print("| what | visits | wall s | CPU s | MB |\n|---|---|---|---|---|")
     write_skeleton(root, options.participants, only_anat=True)

@@ -7,7 +7,7 @@ Mutants of ``bids_msseg/lesions/``, ``imaging/normalise.py`` and ``bids/paths.py
 from the syntax tree: operators and comparisons exchanged, conditions negated, numbers increased by
 one, truth values and short strings changed, ``min`` replaced by ``max``, statements left out.
 Annotations, decorators, prose and error messages are not changed. Each mutant of the sample is
-judged by the examples in its module and by the mirroring test file, in a process forked from one
+tested by the examples in its module and by the mirroring test file, in a process forked from one
 that has imported numpy and similar packages, in a copy of the tree. It is killed if a test fails
 or if it takes many times the CPU time of the original source. Prints killed and survived for each
 module, then the survivors; their numbers can be passed to ``--numbers``.
@@ -279,7 +279,7 @@ def tests_of(root: Path, path: Path) -> list[str]:
 
 
 def preload() -> None:
-    """Import slow packages that are not judged, and disable shrinking in hypothesis."""
+    """Import slow packages that are not mutated, and disable shrinking in hypothesis."""
     for name in PRELOADED:
         importlib.import_module(name)
     from hypothesis import Phase, settings
@@ -305,13 +305,13 @@ def start(tree: Path, path: Path, limit_s: int, *, clean: bool = False) -> int:
             os.dup2(devnull, stream)
         os.chdir(tree)
         sys.path.insert(0, str(tree))
-        code = _judge(tree, path)
-    except BaseException:  # noqa: BLE001 whatever a mutant does is its death
+        code = _run_pytest(tree, path)
+    except BaseException:  # noqa: BLE001 any error kills the mutant
         code = 1
     os._exit(code)
 
 
-def _judge(tree: Path, path: Path) -> int:
+def _run_pytest(tree: Path, path: Path) -> int:
     import pytest
 
     arguments = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow and not realdata"]
@@ -329,18 +329,16 @@ def clean_seconds(tree: Path, path: Path) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def judge(chosen: list[Mutant], trees: list[Path]) -> Iterator[tuple[Mutant, str]]:
+def run_tests(chosen: list[Mutant], trees: list[Path]) -> Iterator[tuple[Mutant, str]]:
     """Yield each mutant with its outcome: killed, out of time or survived."""
     for path in sorted({mutant.path for mutant in chosen}):
         # in every tree, as each then has its tests compiled
         seconds = max(clean_seconds(tree, path) for tree in trees)
         limit_s = int(TIMES_CLEAN * seconds) + GRACE_S
-        yield from _judge_file(
-            [mutant for mutant in chosen if mutant.path == path], trees, limit_s
-        )
+        yield from _test_file([mutant for mutant in chosen if mutant.path == path], trees, limit_s)
 
 
-def _judge_file(
+def _test_file(
     mutants: list[Mutant], trees: list[Path], limit_s: int
 ) -> Iterator[tuple[Mutant, str]]:
     waiting, running, free = list(reversed(mutants)), {}, list(trees)
@@ -386,7 +384,7 @@ def print_table(ends: list[tuple[Mutant, str]]) -> float:
 
 
 def main() -> int:
-    """Draw mutants, judge them, print the table; return 1 if fewer than 85 % are killed."""
+    """Draw mutants, test them, print the table; return 1 if fewer than 85 % are killed."""
     options = _parse()
     chosen = sample(options.root, options.sample, options.seed)
     if options.numbers:
@@ -405,7 +403,7 @@ def main() -> int:
                 shutil.copytree(options.root / part, tree / part)
             shutil.copy2(options.root / "pyproject.toml", tree)
         ends = []
-        for mutant, end in judge(chosen, trees):
+        for mutant, end in run_tests(chosen, trees):
             ends.append((mutant, end))
             location = f"{len(ends)}/{len(chosen)} {mutant.number} {mutant.path}:{mutant.line}"
             print(f"{location} {mutant.description}: {end}", file=sys.stderr, flush=True)

@@ -26,7 +26,7 @@ from scipy import ndimage
 from bids_msseg.imaging.bias import correct_bias
 from bids_msseg.imaging.registration.affine import register_affine
 from bids_msseg.imaging.resample import inverse, mask_onto, resample
-from bids_msseg.imaging.template import load_template
+from bids_msseg.imaging.template import load_template, template_regions
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume
 from bids_msseg.lesions.anatomy import own_anatomy
 from bids_msseg.lesions.comparison.bootstrap import estimate_mean
@@ -111,10 +111,12 @@ def _patient(cohort: Path, name: str, cache: Path | None) -> Patient:
             np.savez_compressed(cache_file, allow_pickle=False, **arrays)
     else:
         arrays = dict(np.load(cache_file))
-    template = load_template()
-    regions = template.volume.with_data(np.asarray(template.regions))
     prior = resample(
-        regions, arrays["brain"].shape, arrays["affine"], transform=inverse(arrays["xfm"]), order=0
+        template_regions(),
+        arrays["brain"].shape,
+        arrays["affine"],
+        transform=inverse(arrays["xfm"]),
+        order=0,
     ).data
     return Patient(
         name,

@@ -61,8 +61,8 @@ def circumstances(options: argparse.Namespace, scratch: Path) -> int:
 
 def _try(bench: Bench, name: str, out: Path, runs: list[tuple[str, ...]]) -> None:
     codes = [bench.run(out, *arguments)[0] for arguments in runs]
-    same, verdict = bench.same(out)
-    bench.report(name, f"codes {codes}, {len(bench.expected)} files: {verdict}", good=same)
+    same, comparison = bench.same(out)
+    bench.report(name, f"codes {codes}, {len(bench.expected)} files: {comparison}", good=same)
 
 
 def precision(stack_file: Path) -> int:

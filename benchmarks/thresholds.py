@@ -68,13 +68,13 @@ def choose_threshold(
     Parameters
     ----------
     probabilities : sequence of ndarray, shape (X, Y, Z)
-        Final probability of visits that the nets had not seen.
+        Final probability of visits that the networks had not seen.
     truths : sequence of ndarray, shape (X, Y, Z)
         Non-zero inside lesions, on the same grids.
     ppv : float, default 0.859
         Positive predictive value to reach, as the mean over the visits. A visit in which no voxel
-        reaches the threshold has none and is left out; a threshold that nobody reaches never
-        counts.
+        reaches the threshold has none and is left out; a threshold that no visit reaches does
+        not count.
     grid : sequence of float, default 0.02, 0.03 ... 0.99
         Thresholds to choose from, rising.
 
@@ -144,8 +144,8 @@ def cautious_threshold(
 ) -> float:
     """Find the lowest threshold at which Dice is nearly the best one.
 
-    On another scanner nets are less sure: above the best threshold, Dice then falls off steeply,
-    and below it slowly. So what the visits leave open is settled downwards.
+    On another scanner the probabilities of the networks are lower: Dice then falls steeply above
+    the best threshold and slowly below it, so the lowest of nearly equal thresholds is chosen.
 
     Parameters
     ----------

@@ -118,7 +118,7 @@ def main() -> None:
             if number:
                 times[name].append(seconds)
     print(f"bfloat16: {engine.bfloat16}, threads: {options.threads}")
-    print("net\tparameters\ts a step of 96³\t64³ a second")
+    print("network\tparameters\ts per step of 96³\t64³ per second")
     rates = []
     for name, (net, _) in nets.items():
         middle = statistics.median(times[name])

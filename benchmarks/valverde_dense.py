@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def random_net(padding: str) -> PatchNet:
-    """Create a net with random weights and running statistics."""
+    """Create a network with random weights and running statistics."""
     torch.manual_seed(0)
     net = PatchNet(padding)
     for layer in net.modules():
@@ -101,10 +101,10 @@ def _row(
     kind: str,
     way: str,
     seconds: float,
-    judged: NDArray[np.bool_],
+    classified: NDArray[np.bool_],
     difference: NDArray[np.float32] | None,
 ) -> None:
-    each = 1e6 * seconds / max(1, int(judged.sum()))
+    each = 1e6 * seconds / max(1, int(classified.sum()))
     far = "" if difference is None else f"{float(difference.max()):.1e}"
     print(f"| {padding} | {kind} | {way} | {seconds:.1f} | {each:.1f} | {far} |", flush=True)
 

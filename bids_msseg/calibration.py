@@ -1,9 +1,4 @@
-"""Calibration of weights: error models in ``<name>.calibration.json`` beside the weights.
-
-``msseg-train`` writes it from its out-of-fold predictions. It is a separate file, so that it can
-be read and rewritten without touching the weights; it stores the SHA-256 of the weights that it
-belongs to.
-"""
+"""Calibration of weights: error models in ``<name>.calibration.json`` beside the weights."""
 
 from __future__ import annotations
 
@@ -28,47 +23,30 @@ DIGITS = 5
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Error models and training image statistics that belong to weights.
-
-    ``coverage`` holds (hits, total) of the load intervals by site and for ``all``; ``auc`` is how
-    well the confidence separates true from false lesions. Both are measured on held-out patients.
-    ``reason`` states why something is missing; ``digest`` is the SHA-256 of the file.
-    """
+    """Error models and training image statistics that belong to weights."""
 
     load: LoadModel | None = None
     confidence: ConfidenceModel | None = None
     training: TrainingVisits | None = None
+    # hits and total of the load intervals of held-out patients, by site and for "all"
     coverage: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    auc: float | None = None
-    reason: str = ""
-    digest: str = ""
+    auc: float | None = None  # of the confidence in held-out patients
+    reason: str = ""  # why something is missing
+    digest: str = ""  # SHA-256 of the file
 
     def of_fast(self) -> Calibration:
-        """Return the part that is valid with ``--fast``: the training image statistics.
-
-        Intervals and confidence are only valid without ``--fast``, which leaves networks out.
-        """
+        """Return the part that is valid with ``--fast``: the training image statistics."""
         reason = "intervals and confidence were measured without --fast"
         return replace(self, load=None, confidence=None, reason=reason)
 
 
 def calibration_path(weights: Path) -> Path:
-    """Return the path of the calibration file beside the weights.
-
-    Examples
-    --------
-    >>> calibration_path(Path("models/site.safetensors")).name
-    'site.calibration.json'
-    """
+    """Return the path of the calibration file beside the weights."""
     return weights.with_name(weights.name.removesuffix(".safetensors") + ENDING)
 
 
 def read_calibration(weights: Path, sha256: str) -> Calibration:
-    """Read the calibration beside weights; it is empty, with a reason, on failure.
-
-    A missing or damaged file, or one of other weights (by ``sha256``), raises no error: the run
-    goes on without intervals.
-    """
+    """Read the calibration beside weights; it is empty, with a reason, on failure."""
     path = calibration_path(weights)
     try:
         content = path.read_bytes()
@@ -111,10 +89,7 @@ def _parse(stored: Mapping[str, Any], digest: str) -> Calibration:
 
 
 def write_calibration(weights: Path, calibration: Calibration, *, name: str, sha256: str) -> Path:
-    """Write the calibration beside the weights atomically and return its path.
-
-    ``name`` and ``sha256`` are those of the weights.
-    """
+    """Write the calibration beside the weights atomically and return its path."""
     visits = calibration.training.measures if calibration.training else ()
     path = calibration_path(weights)
     write_json(

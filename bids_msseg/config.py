@@ -1,14 +1,7 @@
 """Configuration of one run: :class:`RunConfig`, a frozen value, read from and written as TOML.
 
-The command line and a configuration file use the same names: every option is a field of one of the
-four parts of :class:`RunConfig`, under the option's name with underscores. A file has one table
-for each part, for example ``[query]`` with ``participant_label = ["01", "07"]``, and
-``[processing]`` with ``threshold = 0.4`` and ``output_spaces = ["FLAIR",
-"MNI152NLin2009aSym:res-1"]``.
-
-If both set an option, the command line takes precedence; if neither does, the default of
-:mod:`bids_msseg.config_parts` is used. ``None`` means that the value is determined when the run
-starts, so that a file written on one machine can be used on another.
+A file has one table for each of the four parts; the command line takes precedence over it. A value
+of None is determined when the run starts.
 """
 
 from __future__ import annotations
@@ -38,21 +31,7 @@ WORK_FOLDER: Final = ".work"
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    r"""All settings of one run.
-
-    Levels are in the order in which they run; ``notes`` list reinterpreted options for the log.
-    Raises UnknownLevelError for an unknown level, and UsageError if the output, work or mask
-    folders conflict or a FreeSurfer atlas has no subjects folder.
-
-    Examples
-    --------
-    >>> config = RunConfig.from_toml(
-    ...     "[processing]\nthreshold = 0.4",
-    ...     overrides={"bids_dir": "/bids", "output_dir": "/out", "levels": ["participant"]},
-    ... )
-    >>> config.processing.threshold, str(config.work_dir)
-    (0.4, '/out/.work')
-    """
+    """All settings of one run; UsageError or UnknownLevelError if they are not valid."""
 
     bids_dir: Path
     output_dir: Path
@@ -89,12 +68,7 @@ class RunConfig:
 
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> RunConfig:
-        """Build a configuration from options by name, as text or typed values.
-
-        Keys are ``bids_dir``, ``output_dir``, ``levels``, any field of the four parts,
-        ``bids_filter_file`` and ``segmenter_config``. Raises UsageError for an invalid value, or a
-        missing folder or level.
-        """
+        """Build a configuration from options, text or typed; UsageError if one is not valid."""
         return cls._build(read_typed(options, spelling=as_flag))
 
     @classmethod
@@ -105,12 +79,7 @@ class RunConfig:
         overrides: Mapping[str, object] | None = None,
         source: str = "the configuration file",
     ) -> RunConfig:
-        """Read the TOML of :meth:`to_toml`, or a part of it written by hand.
-
-        Keys are in the table of their part or before all tables, with ``-`` or ``_``.
-        ``overrides`` take precedence over the text; ``source`` names the text in errors. Raises
-        UsageError for invalid TOML, an unknown key or an invalid value.
-        """
+        """Read TOML as of :meth:`to_toml`; ``overrides`` take precedence. May raise UsageError."""
         options = read_typed(
             _flatten(parse_toml(text, source), source), spelling=lambda n: f"{n} in {source}"
         )
@@ -128,10 +97,7 @@ class RunConfig:
         return cls(options["bids_dir"], options["output_dir"], options["levels"], **parts)
 
     def to_toml(self) -> str:
-        """Return TOML that :meth:`from_toml` reads back to an equal value.
-
-        Options whose value is None are left out.
-        """
+        """Return TOML, without options that are None, for :meth:`from_toml`."""
         import tomli_w
 
         document: dict[str, Any] = {
@@ -146,17 +112,7 @@ class RunConfig:
         return f"# bids_msseg {__version__}; --config-file reads this\n{tomli_w.dumps(document)}"
 
     def analysis_fingerprint_options(self) -> dict[str, Any]:
-        """Return the options that change results, as JSON values in a fixed order.
-
-        Equal dictionaries mean equal results from equal inputs, so that a re-run can detect a
-        changed option.
-
-        Examples
-        --------
-        >>> config = RunConfig(Path("/bids"), Path("/out"), ("participant",))
-        >>> config.analysis_fingerprint_options()["output_spaces"]
-        ['FLAIR', 'T1w', 'MNI152NLin2009aSym:res-1']
-        """
+        """Return the options that change results, as JSON values in a fixed order."""
         return {f.name: plain_value(getattr(self.processing, f.name)) for f in fields(Processing)}
 
 
@@ -170,10 +126,7 @@ def _parts() -> dict[str, type[Any]]:
 
 
 def _flatten(document: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Merge the keys of all tables; raise UsageError for a key in the wrong table.
-
-    A key belongs in its own table or before all tables.
-    """
+    """Merge the keys of all tables; raise UsageError for a key in the wrong table."""
     owners = {f.name: part for part, kind in _parts().items() for f in fields(kind)}
     owners |= {"bids_filter_file": "query", "segmenter_config": "processing"}
     owners |= {"bids_dir": "", "output_dir": "", "levels": ""}

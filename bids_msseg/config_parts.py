@@ -17,24 +17,19 @@ Filters = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Selection of visits and of further inputs.
-
-    Labels have no prefix; none selects all. ``session_order`` starts with the earliest visit.
-    ``derivatives`` hold brain masks (``freesurfer``: its subjects). Folders or patterns:
-    ``lesion_masks`` replace the networks, ``exclude_masks`` mark non-lesions.
-    """
+    """Selection of visits (labels without prefix; none selects all) and of further inputs."""
 
     participant_label: tuple[str, ...] = ()
     session_label: tuple[str, ...] = ()
-    session_order: tuple[str, ...] = ()
+    session_order: tuple[str, ...] = ()  # the earliest visit first
     exclude_participant_label: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     bids_filters: Filters = field(default_factory=dict)
     skip_bids_validation: bool = False
     bids_database_dir: Path | None = None
-    derivatives: Mapping[str, Path] = field(default_factory=dict)
-    lesion_masks: Mapping[str, Path] = field(default_factory=dict)
-    exclude_masks: Mapping[str, Path] = field(default_factory=dict)
+    derivatives: Mapping[str, Path] = field(default_factory=dict)  # brain masks, FreeSurfer
+    lesion_masks: Mapping[str, Path] = field(default_factory=dict)  # replace the networks
+    exclude_masks: Mapping[str, Path] = field(default_factory=dict)  # mark non-lesions
 
     def __post_init__(self) -> None:
         roots_by_name(self.derivatives, self.lesion_masks, self.exclude_masks)
@@ -47,23 +42,18 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Processing:
-    """Options that change the results.
-
-    A finished visit stays valid only while they are unchanged. ``threshold`` is a probability in
-    (0, 1), None the model's own; ``min_lesion_volume`` is in mm³; no ``mask_values`` means any
-    above zero. ``lesion_roi`` names the T1w mask for fMRIPrep.
-    """
+    """Options that change the results; a finished visit is valid while they are unchanged."""
 
     output_spaces: tuple[OutputSpace, ...] = DEFAULT_SPACES
     atlas: tuple[AtlasChoice, ...] = ()
     fill_lesions: bool = False
-    lesion_roi: bool = False
+    lesion_roi: bool = False  # name the T1w mask for fMRIPrep
     model: str | None = None
     segmenter: str = CASCADE
     segmenter_options: Mapping[str, Any] = field(default_factory=dict)
-    threshold: float | None = None
-    min_lesion_volume: float = 3.0
-    mask_values: tuple[int, ...] = ()
+    threshold: float | None = None  # of the probability; None for the model's own
+    min_lesion_volume: float = 3.0  # mm³
+    mask_values: tuple[int, ...] = ()  # empty: any above zero
     skull_stripped: SkullStripped = "auto"
     fast: bool = False
     random_seed: int = 0
@@ -71,37 +61,27 @@ class Processing:
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """CPU, memory (GiB) and device settings of a run.
-
-    :func:`bids_msseg.resources.resolve_resources` replaces a None of the first three. ``device``
-    is ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. ``use_plugin`` is a file that names a
-    nipype plugin and its arguments.
-    """
+    """CPU, memory (GiB) and device settings of a run; ``resolve_resources`` replaces None."""
 
     nprocs: int | None = None
     omp_nthreads: int | None = None
     mem_gb: float | None = None
-    device: str = "auto"
-    use_plugin: Path | None = None
+    device: str = "auto"  # or cpu, cuda, cuda:N, mps
+    use_plugin: Path | None = None  # file with a nipype plugin and its arguments
 
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """Settings of how a run is carried out.
-
-    Raises UsageError for more than one of ``dry_run``, ``reports_only`` and ``boilerplate_only``.
-    ``clean_outputs`` removes results of images that finished visits no longer use. The group level
-    uses ``qc``, a folder of readers' ratings, and ``threshold_sweep``.
-    """
+    """Settings of how a run is carried out."""
 
     work_dir: Path | None = None
     clean_workdir: bool = False
-    clean_outputs: bool = False
+    clean_outputs: bool = False  # remove results of unused images and of absent visits
     dry_run: bool = False
     reports_only: bool = False
     boilerplate_only: bool = False
-    qc: Path | None = None
-    threshold_sweep: bool = False
+    qc: Path | None = None  # folder of readers' ratings, for the group level
+    threshold_sweep: bool = False  # at the group level
     stop_on_first_crash: bool = False
     resource_monitor: bool = False
     verbose: int = 0

@@ -7,6 +7,7 @@ BSD ``sysexits.h``.
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 __all__ = [
@@ -126,3 +127,21 @@ class TemporaryError(MssegError):
     """A failure that may not occur in a later run."""
 
     code = ExitCode.TEMPORARY
+
+
+def space_error(error: Exception, *, name_file: bool = True) -> IoError | None:
+    """Convert the OSError of a full disk or of the file size limit; return None for others."""
+    number = error.errno if isinstance(error, OSError) else None
+    name = error.filename if isinstance(error, OSError) and name_file else None
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        place = f"for {name}" if name else "on the disk"
+        return IoError(
+            f"no space left {place}",
+            hint="free some space, or set --work-dir to a larger disk, and rerun",
+        )
+    if number == errno.EFBIG:
+        return IoError(
+            f"{name or 'a file'} exceeds the file size limit of this job",
+            hint="raise the limit (ulimit -f unlimited), and rerun",
+        )
+    return None

@@ -19,16 +19,8 @@ MAX_BYTES: Final = 16 * 2**20
 
 
 def filters(value: object) -> dict[str, Any]:
-    """Read entity filters: for each contrast (in any case), entity to wanted value.
-
-    None (``Query.NONE`` in TOML) means that the entity must be absent. Keys that are no contrast
-    of this app are kept, because apps share such files. Raises ValueError for any other form.
-
-    Examples
-    --------
-    >>> filters({"FLAIR": {"acquisition": "3d", "run": None}})
-    {'flair': {'acquisition': '3d', 'run': None}}
-    """
+    """Read entity filters by contrast, with None for an absent entity; may raise ValueError."""
+    # apps share such files: keys that are not a contrast are kept
     expected = f"a table of entities for each contrast, as in {FILTER_FORM}"
     if not isinstance(value, Mapping):
         raise ValueError(expected)
@@ -53,21 +45,12 @@ def _filter(value: object, expected: str) -> Any:
 
 
 def pattern_root(source: Path) -> Path:
-    """Return the folder that holds all files of a pattern; a folder stays as it is.
-
-    Examples
-    --------
-    >>> pattern_root(Path("/data/masks/sub-{subject}/{session}.nii.gz"))
-    PosixPath('/data/masks')
-    """
+    """Return the folder that holds all files of a pattern; a folder stays as it is."""
     return Path(*itertools.takewhile(lambda part: "{" not in part, source.parts))
 
 
 def roots_by_name(*sources: Mapping[str, Path]) -> dict[str, Path]:
-    """Merge the folders of several options, each as its :func:`pattern_root`.
-
-    Raises UsageError if one name stands for two folders.
-    """
+    """Merge the folders of several options; UsageError if one name stands for two folders."""
     roots: dict[str, Path] = {}
     for paths in sources:
         for name, source in paths.items():
@@ -91,13 +74,9 @@ def check_mask_sources(output_dir: Path, *sources: Mapping[str, Path]) -> None:
 
 
 def read_file(file: Path, *, what: str) -> str:
-    """Read a small UTF-8 text file that an option names.
-
-    ``what`` names the file in errors. Raises UsageError if it cannot be read, is not UTF-8 or is
-    larger than 16 MiB.
-    """
+    """Read a UTF-8 text file of at most 16 MiB that an option names; may raise UsageError."""
     try:
-        # a pipe is fine, and /dev/zero has no end
+        # pipes are allowed, and /dev/zero has no end
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
@@ -116,16 +95,13 @@ def read_file(file: Path, *, what: str) -> str:
 
 
 def read_json(file: Path, *, what: str) -> object:
-    """Read a small JSON file that an option names.
-
-    ``what`` names the file in errors. Raises UsageError if it cannot be read or is not JSON.
-    """
+    """Read a small JSON file that an option names; UsageError if it is unreadable."""
     try:
         return json.loads(read_file(file, what=what))
     except json.JSONDecodeError as error:
         reason = f"{error.msg} in line {error.lineno}"
     except (ValueError, RecursionError) as error:
-        # numbers of thousands of digits, lists in lists without end
+        # numbers of thousands of digits, lists nested too deeply
         reason = str(error)
     raise UsageError(
         f"{what} {file} is not valid JSON: {reason}", hint=f"write it as {FILTER_FORM}"

@@ -175,10 +175,7 @@ def _option_readers() -> dict[str, Callable[[object], Any]]:
 
 
 def read_typed(options: Mapping[str, object], *, spelling: Callable[[str], str]) -> dict[str, Any]:
-    """Convert every option to the type of its field.
-
-    ``spelling`` returns the name of an option for errors. Raises UsageError for an invalid value.
-    """
+    """Convert options to the types of their fields; UsageError, with ``spelling`` of a name."""
     raw = dict(options)
     if "bids_filter_file" in raw:
         file = readers.path(raw.pop("bids_filter_file"))
@@ -209,17 +206,7 @@ def _as_typed(value: object) -> str:
 def read_options(
     options: Mapping[str, object], *, spelling: Callable[[str], str] | None = None
 ) -> dict[str, Any]:
-    """Read options by name, for programs that know only some of them.
-
-    Values are text or typed, names as in :class:`~bids_msseg.config.RunConfig`. ``spelling``
-    returns the name of an option for errors, by default its flag. Raises UsageError for an invalid
-    value.
-
-    Examples
-    --------
-    >>> read_options({"threshold": "0.4", "device": "cpu"})
-    {'threshold': 0.4, 'device': 'cpu'}
-    """
+    """Read options, text or typed, by their names in RunConfig; UsageError if invalid."""
     return read_typed(options, spelling=spelling or as_flag)
 
 
@@ -261,10 +248,7 @@ def plain_value(value: object) -> Any:
 
 
 def _plain_filter(value: object) -> Any:
-    """Convert a filter; None becomes ``Query.NONE``, the name in pybids.
-
-    TOML has no null for an entity that must be absent.
-    """
+    """Convert a filter; None becomes ``Query.NONE`` of pybids, because TOML has no null."""
     if isinstance(value, Mapping):
         return {str(key): _plain_filter(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import multiprocessing
 import os
@@ -20,13 +19,12 @@ from types import FrameType
 from typing import Final
 
 from bids_msseg import __version__
-from bids_msseg.errors import ExitCode, IoError, MssegError
+from bids_msseg.errors import ExitCode, MssegError, space_error
 from bids_msseg.streams import discard_unwritten, tolerant_streams
 
 PACKAGE: Final = "bids_msseg"
-NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 SIGTERM_GRACE_S: Final = 5.0
-"""From the first SIGTERM on; later ones end the process as soon as Python is at work."""
+"""Time after the first SIGTERM from which another one ends the process."""
 SIGTERM_RETRY_S: Final = 0.1
 
 
@@ -37,19 +35,14 @@ class _TerminatedError(BaseException):
 def supervise(
     job: Callable[[], int], *, verbose: int = 0, crash_folder: Path | None = None
 ) -> ExitCode:
-    """Run a job, log a closing message in every case, and return the exit code.
-
-    The code is that of the job or of an :class:`~bids_msseg.errors.MssegError`, 130 or 143 after
-    SIGINT or SIGTERM, 74 for a full disk or a file that is too large, else 1. A traceback is
-    written to ``crash_folder``, or to the folder for temporary files if that fails.
-    """
+    """Run a job, log a closing message in every case, and return the exit code."""
     with tolerant_streams(), log_to_stderr(verbose), _sigterm_raises() as ignore_sigterm:
         try:
             code = _run_job(
                 lambda: _run_and_flush(job), verbose=verbose, crash_folder=crash_folder
             )
         except _TerminatedError:
-            # while something else was being told
+            # the signal arrived while another end of the run was reported
             code = _report_stop("terminated by SIGTERM", ExitCode.TERMINATED)
         ignore_sigterm()
         _log().info("%s", _closing_line(code))
@@ -65,10 +58,7 @@ def _run_and_flush(job: Callable[[], int]) -> int:
 
 
 def refuse(error: MssegError, *, program: str) -> ExitCode:
-    """Print why a command line is refused, before logging starts; return the code.
-
-    ``program`` is the name at the start of the lines on stderr.
-    """
+    """Print why a command line is refused, before logging starts; return the code."""
     for line in (f"{error}", _closing_line(error.code)):
         print(f"{program}: {line}", file=sys.stderr)
     return error.code
@@ -76,11 +66,7 @@ def refuse(error: MssegError, *, program: str) -> ExitCode:
 
 @contextmanager
 def log_to_stderr(verbose: int = 0) -> Iterator[None]:
-    """Send the log to stderr while the context is open.
-
-    ``verbose`` 0 shows this package's messages and others' warnings, 1 adds this package's debug
-    messages and others' messages, 2 shows everything.
-    """
+    """Log to stderr: others' messages one level higher; ``verbose`` 2 shows everything."""
     root, package, nipype = (logging.getLogger(name) for name in (None, PACKAGE, "nipype"))
     others_level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     handler = _StderrHandler(others_level)
@@ -103,10 +89,7 @@ def log_to_stderr(verbose: int = 0) -> Iterator[None]:
 
 
 class _StderrHandler(logging.Handler):
-    """Log handler that writes to the current stderr, which a progress bar may replace.
-
-    Loggers of other packages set their own levels, so the threshold for them is applied here.
-    """
+    """Handler for the current stderr, with the threshold for loggers of other packages."""
 
     def __init__(self, others_level: int) -> None:
         super().__init__()
@@ -134,10 +117,7 @@ def _formatter(level: int) -> logging.Formatter:
 
 @contextmanager
 def _sigterm_raises() -> Iterator[Callable[[], None]]:
-    """Turn SIGTERM into an exception in this process, but not in worker processes.
-
-    Yields a function to call when the run has ended; it disables the exception.
-    """
+    """Turn SIGTERM into an exception, not in workers; yield a function that disables it."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
@@ -153,12 +133,10 @@ def _sigterm_raises() -> Iterator[Callable[[], None]]:
 
 
 class _SigtermHandler:
-    """SIGTERM handler that raises an exception once and, if that had no effect, exits.
+    """SIGTERM handler that raises an exception once and, if that had no effect, exits."""
 
-    Schedulers may send SIGTERM several times within a moment, which must not interrupt the
-    cleanup. But code that drops every exception, as Python does in ``__del__`` and around a fork,
-    must not leave SIGKILL as the only way to end the run.
-    """
+    # schedulers may send SIGTERM several times, which must not interrupt the cleanup; code may
+    # also drop exceptions, as Python does in __del__ and around a fork
 
     def __init__(self, hook: Callable[[sys.UnraisableHookArgs], object]) -> None:
         self.previous_hook = hook
@@ -169,7 +147,7 @@ class _SigtermHandler:
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._owner:
-            # a forked worker inherits this handler, but has to die as its parent asks
+            # a forked worker inherits this handler, but its parent must be able to end it
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         elif self._raised_at is None and not self._disabled:
@@ -210,11 +188,9 @@ def _run_job(job: Callable[[], int], *, verbose: int, crash_folder: Path | None)
         return _report_stop("interrupted", ExitCode.INTERRUPTED)
     except _TerminatedError:
         return _report_stop("terminated by SIGTERM", ExitCode.TERMINATED)
-    except Exception as error:  # noqa: BLE001 the last resort: nobody above could give it a code
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
-            return _report(_disk_is_full(error))
-        if isinstance(error, OSError) and error.errno == errno.EFBIG:
-            return _report(_file_is_too_large(error))
+    except Exception as error:  # noqa: BLE001 no caller could give it a code
+        if full := space_error(error):
+            return _report(full)
         return _report_crash(error, verbose=verbose, crash_folder=crash_folder)
 
 
@@ -223,25 +199,8 @@ def _report(error: MssegError) -> ExitCode:
     return error.code
 
 
-def _disk_is_full(error: OSError) -> IoError:
-    place = f" for {error.filename}" if error.filename else ""
-    return IoError(
-        f"no space left{place}", hint="free some, or set --work-dir to a larger disk, and rerun"
-    )
-
-
-def _file_is_too_large(error: OSError) -> IoError:
-    return IoError(
-        f"{error.filename or 'a file'} exceeds the file size limit of this job",
-        hint="raise the limit (ulimit -f unlimited), and rerun",
-    )
-
-
 def _report_stop(reason: str, code: ExitCode) -> ExitCode:
-    """End the workers, log the reason and return the code.
-
-    The interpreter would wait for the workers at its exit.
-    """
+    """End the workers, for which Python would wait, log the reason and return the code."""
     _end_workers()
     _log().warning("%s: finished results are kept; run the same command to resume", reason)
     return code

@@ -26,32 +26,17 @@ PLAIN_WIDTH: Final = 160
 
 @dataclass(frozen=True, slots=True)
 class VisitOutcome:
-    """One row of the final table: a visit, its status, lesions and wall time.
-
-    ``status`` is ``ok``, ``flagged``, or a word or two on why the visit is not finished.
-    """
+    """One row of the final table: a visit, its status, lesions and wall time."""
 
     visit: str
-    status: str
+    status: str  # ok, flagged, or why the visit is not finished
     lesions: int | None = None
     load_ml: float | None = None
     seconds: float | None = None
 
 
 class Progress:
-    """Show the progress of a run; a context manager.
-
-    On a terminal, one bar shows the last step and the time left; elsewhere each finished visit is
-    a line. Other output to stderr or stdout appears above the bar. With ``steps_per_visit``, the
-    bar also moves within a visit. ``clock`` returns seconds; ``stream`` is stderr by default.
-
-    Examples
-    --------
-    >>> with Progress(9, stream=sys.stdout) as progress:
-    ...     progress.step("sub-12_ses-1", "brain")
-    ...     progress.finish("sub-12_ses-1", "ok", 71.3)
-    [1/9] sub-12_ses-1 ok 71 s
-    """
+    """Show the progress of a run as a bar on a terminal, elsewhere as a line per visit."""
 
     def __init__(
         self,
@@ -88,10 +73,7 @@ class Progress:
         self._show(f"{visit_key} {step_name}" + (f" (+{other_visits})" if other_visits else ""))
 
     def finish(self, visit_key: str, status: str, seconds: float) -> None:
-        """Report that a visit has ended.
-
-        ``status`` is ``ok``, or a word or two on why it failed; ``seconds`` is its wall time.
-        """
+        """Report that a visit has ended, with its status and wall time."""
         self._steps.pop(visit_key, None)
         self._finished += 1
         if not self._enabled:
@@ -102,10 +84,7 @@ class Progress:
         self._show(f"{visit_key} {status}")
 
     def close(self, rows: Sequence[VisitOutcome] = ()) -> None:
-        """Stop the bar and print the table of all visits in the given order.
-
-        Of more than 50 visits, the table shows only those that are not ok.
-        """
+        """Stop the bar and print the table of the visits, only of those not ok if many."""
         self._stop_bar()
         if not (self._enabled and rows):
             return
@@ -181,13 +160,7 @@ class TimeLeft(ProgressColumn):
 
 
 def write_duration(seconds: float) -> str:
-    """Format a time as h:mm:ss, or as m:ss below one hour.
-
-    Examples
-    --------
-    >>> write_duration(71), write_duration(3671)
-    ('1:11', '1:01:11')
-    """
+    """Format a time as h:mm:ss, or as m:ss below one hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,7 +1,6 @@
 """Readers that convert command-line text or typed TOML values to the type of an option.
 
-Every reader takes one value and returns the typed one, or raises ValueError with text that
-completes "use ...", so that an error can state both the given and the expected value.
+A reader raises ValueError with a text that completes "use ...".
 """
 
 from __future__ import annotations
@@ -23,26 +22,14 @@ _T = TypeVar("_T")
 
 
 def flag(value: object) -> bool:
-    """Read a boolean.
-
-    Examples
-    --------
-    >>> flag(True)
-    True
-    """
+    """Read a boolean."""
     if isinstance(value, bool):
         return value
     raise ValueError("true or false")
 
 
 def integer(low: int, high: int | None = None) -> Callable[[object], int]:
-    """Make a reader of integers from ``low`` to ``high``; None means no upper limit.
-
-    Examples
-    --------
-    >>> integer(1)("4")
-    4
-    """
+    """Make a reader of integers from ``low`` to ``high``; None means no upper limit."""
     expected = f"a whole number of at least {low}" + ("" if high is None else f", at most {high}")
 
     def read(value: object) -> int:
@@ -57,15 +44,7 @@ def integer(low: int, high: int | None = None) -> Callable[[object], int]:
 
 
 def number(expected: str, accept: Callable[[float], bool]) -> Callable[[object], float]:
-    """Make a reader of finite numbers that ``accept`` allows.
-
-    ``expected`` describes the number in the error.
-
-    Examples
-    --------
-    >>> number("a number above 0", lambda x: x > 0)("2.5")
-    2.5
-    """
+    """Make a reader of finite numbers that ``accept`` allows; ``expected`` is for errors."""
 
     def read(value: object) -> float:
         parsed = _parsed(value, float, expected)
@@ -86,39 +65,21 @@ def _parsed(value: object, kind: Callable[[Any], _T], expected: str) -> _T:
 
 
 def text(value: object) -> str:
-    """Read a string that is not empty.
-
-    Examples
-    --------
-    >>> text("auto")
-    'auto'
-    """
+    """Read a string that is not empty."""
     if isinstance(value, str) and value:
         return value
     raise ValueError("a string that is not empty")
 
 
 def path(value: object) -> Path:
-    """Read a path and make it absolute, because nodes run in folders of their own.
-
-    Examples
-    --------
-    >>> path("/data/../bids")
-    PosixPath('/data/../bids')
-    """
+    """Read a path and make it absolute, because nodes run in folders of their own."""
     if "\0" in str(value):
         raise ValueError("a path without NUL characters")
     return (value if isinstance(value, Path) else Path(text(value))).absolute()
 
 
 def choice(*choices: str) -> Callable[[object], str]:
-    """Make a reader that accepts only the given words, at least two.
-
-    Examples
-    --------
-    >>> choice("yes", "no")("yes")
-    'yes'
-    """
+    """Make a reader that accepts only the given words, at least two."""
 
     def read(value: object) -> str:
         if isinstance(value, str) and value in choices:
@@ -129,16 +90,7 @@ def choice(*choices: str) -> Callable[[object], str]:
 
 
 def labels(prefix: str) -> Callable[[object], tuple[str, ...]]:
-    """Make a reader of BIDS labels; ``prefix`` is ``sub-`` or ``ses-`` and optional.
-
-    The reader takes a text or a list of texts. Each is a label or a file whose lines begin with
-    one, such as ``participants.tsv``. It returns the labels without prefix, each once.
-
-    Examples
-    --------
-    >>> labels("sub-")(["sub-01", "07", "01"])
-    ('01', '07')
-    """
+    """Make a reader of labels, with or without prefix, or of files whose lines start with one."""
     expected = (
         f"labels of letters and digits ({prefix}01 or 01), or a file with one label per line"
     )
@@ -167,15 +119,7 @@ def _is_label(label: str) -> bool:
 
 
 def memory(value: object) -> float:
-    """Read an amount of memory as fMRIPrep writes it; return it in GB.
-
-    The number is in megabytes, unless it ends with G or M.
-
-    Examples
-    --------
-    >>> memory("16000"), memory("16G"), memory("500M"), memory(2000)
-    (16.0, 16.0, 0.5, 2.0)
-    """
+    """Read memory as for fMRIPrep, in MB unless it ends with G; return GB."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([GM]B?)?", str(value).strip(), re.IGNORECASE)
     if match is None or not float(match[1]):
         raise ValueError("a number in MB, or with the suffix G or M: 16000, 16000M or 16G")
@@ -184,16 +128,7 @@ def memory(value: object) -> float:
 
 
 def named_paths(value: object) -> dict[str, Path]:
-    """Read paths with or without ``NAME=`` (command line), or a table of paths (TOML).
-
-    A path without a name is named after its folder, with a number if that name is taken. Raises
-    ValueError if a name occurs twice or the texts have another form.
-
-    Examples
-    --------
-    >>> named_paths(["brains=/data/brains", "/data/smriprep"])
-    {'brains': PosixPath('/data/brains'), 'smriprep': PosixPath('/data/smriprep')}
-    """
+    """Read paths with or without ``NAME=``, or a table; ValueError for two equal names."""
     if isinstance(value, Mapping):
         return {str(name): path(item) for name, item in value.items()}
     paths: dict[str, Path] = {}
@@ -222,13 +157,7 @@ def _name_of(folder: Path, used_names: Container[str]) -> str:
 
 
 def items(value: object) -> list[str]:
-    """Read a text or a list of texts; return a list.
-
-    Examples
-    --------
-    >>> items("FLAIR")
-    ['FLAIR']
-    """
+    """Read a text or a list of texts; return a list."""
     values = [value] if isinstance(value, str) else value
     if isinstance(values, list | tuple) and all(isinstance(item, str) for item in values):
         return list(values)
@@ -236,26 +165,12 @@ def items(value: object) -> list[str]:
 
 
 def alternatives(choices: Iterable[str]) -> str:
-    """Join at least two words with commas and ``or``.
-
-    Examples
-    --------
-    >>> alternatives(["auto", "yes", "no"])
-    'auto, yes or no'
-    """
+    """Join at least two words with commas and ``or``."""
     *rest, last = choices
     return f"{', '.join(rest)} or {last}"
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:
-    """Return ``; did you mean X?`` for a mistyped word; empty if no candidate is near.
-
-    Examples
-    --------
-    >>> nearest("treshold", ["threshold", "model"])
-    '; did you mean threshold?'
-    >>> nearest("xyz", ["threshold", "model"])
-    ''
-    """
+    """Return ``; did you mean X?`` for a mistyped word; empty if no candidate is near."""
     matches = difflib.get_close_matches(word, sorted(candidates), n=1)
     return f"; did you mean {matches[0]}?" if matches else ""

@@ -1,9 +1,4 @@
-"""CPUs and memory that this process may use, from affinity and control groups.
-
-``os.cpu_count`` and the machine's RAM describe the computer, not what a scheduler or container
-engine grants; a job that relies on them is slowed down or killed. Both control-group versions are
-read, with every ancestor of the process's own group, because a limit on any of them applies.
-"""
+"""CPUs and memory that this process may use, from affinity and control groups (v1 and v2)."""
 
 from __future__ import annotations
 
@@ -18,20 +13,16 @@ MEMORY_SHARE = 0.9
 MIN_MEMORY_GB = 1.0
 """No visit can be processed with less."""
 ALWAYS_GRANTED_CPUS = 64
-"""CPUs that are granted without a look at how many there are."""
+"""CPUs that may be requested on any computer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """CPU and memory budget of one run.
+    """CPU and memory budget of one run, with notes on requests that were reduced."""
 
-    ``nprocs`` and ``mem_gb`` (GiB) are for all nodes together, ``omp_nthreads`` for one node.
-    ``notes`` name requests that were reduced or look like mistakes.
-    """
-
-    nprocs: int
-    omp_nthreads: int
-    mem_gb: float
+    nprocs: int  # for all nodes together
+    omp_nthreads: int  # for one node
+    mem_gb: float  # GiB, for all nodes together
     notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
 
@@ -42,19 +33,7 @@ def resolve_resources(
     mem_gb: float | None = None,
     root: Path = Path("/"),
 ) -> Resources:
-    """Set the CPU and memory (GiB) budget from the request and the system's limits.
-
-    By default, use all CPUs, at most 8 threads per node and 90 % of the memory limit, which also
-    replaces a request above the limit. Cap ``nprocs`` at 64 or four times the CPUs, whichever is
-    more, and threads at ``nprocs``. ``root`` holds ``proc`` and ``sys``.
-
-    Examples
-    --------
-    >>> budget = resolve_resources(nprocs=2, omp_nthreads=4, mem_gb=1)
-    >>> budget, budget.notes
-    (Resources(nprocs=2, omp_nthreads=2, mem_gb=1),
-     ('--omp-nthreads 4 exceeds the CPUs of the run: 2 are used',))
-    """
+    """Set the CPU and memory (GiB) budget from the request and the limits below ``root``."""
     available = available_cpus(root=root)
     cpus = available if nprocs is None else min(nprocs, max(ALWAYS_GRANTED_CPUS, 4 * available))
     threads = MAX_THREADS_PER_NODE if omp_nthreads is None else omp_nthreads
@@ -82,32 +61,14 @@ def _memory_notes(mem_gb: float | None, granted: float, limit: float) -> list[st
 
 
 def available_cpus(*, root: Path = Path("/")) -> int:
-    """Count the CPUs that this process may keep busy, at least 1.
-
-    The count is the smaller of the affinity mask and the control groups' CPU quota, rounded down.
-    ``root`` is the root of the file system that holds ``proc`` and ``sys``.
-
-    Examples
-    --------
-    >>> available_cpus() >= 1
-    True
-    """
+    """Count the CPUs of affinity mask or control groups' quota (rounded down), at least 1."""
     affinity = _affinity()
     quotas = [int(quota) for quota in _cpu_quotas(root)]
     return max(1, min([affinity, *quotas]))
 
 
 def available_memory_gb(*, root: Path = Path("/")) -> float:
-    """Return the memory limit of this process in GiB.
-
-    It is the smaller of the machine's RAM and the control groups' limits, not the free memory, so
-    it is the same in every run on a machine. ``root`` holds ``proc`` and ``sys``.
-
-    Examples
-    --------
-    >>> available_memory_gb() > 0
-    True
-    """
+    """Return the memory limit in GiB: the smaller of RAM and the control groups' limits."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([physical, *_memory_limits(root)]) / GIB
 
@@ -137,11 +98,8 @@ def _memory_limits(root: Path) -> Iterator[int]:
 
 
 def _group_folders(root: Path, *, controller: str) -> Iterator[Path]:
-    """Yield the folders of the process's control group and of all its ancestors.
-
-    Inside a container, the path in ``/proc/self/cgroup`` may be that of the host. Its folder is
-    then missing, and the mount point, which is the last ancestor, is the container's own group.
-    """
+    """Yield the folders of the process's control group and of all its ancestors."""
+    # in a container, the path may be that of the host: only the mount point then exists
     mount = root / "sys/fs/cgroup"
     for line in _lines(root / "proc/self/cgroup"):
         _, _, rest = line.partition(":")

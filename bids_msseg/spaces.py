@@ -33,34 +33,16 @@ _TEMPLATEFLOW: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class OutputSpace:
-    """A grid on which results are written.
+    """A grid on which results are written."""
 
-    ``name`` is ``FLAIR``, ``T1w``, a TemplateFlow identifier or the label of a file;
-    ``resolution`` is the template's index, as in ``res-1``. ``file`` may hold ``{subject}`` and
-    ``{session}``; ``world`` is the contrast (``FLAIR`` or ``T1w``) with which it is aligned.
-    """
-
-    name: str
-    resolution: int | None = None
-    file: str = ""
-    world: str = "FLAIR"
+    name: str  # FLAIR, T1w, a TemplateFlow identifier or the label of a file
+    resolution: int | None = None  # index of the template, as in res-1
+    file: str = ""  # may contain {subject} and {session}
+    world: str = "FLAIR"  # contrast with which the file is aligned: FLAIR or T1w
 
     @classmethod
     def parse(cls, text: str) -> OutputSpace:
-        """Read ``NAME``, ``NAME:res-N`` or ``[LABEL=]FILE[:FLAIR|T1w]``.
-
-        Native names may be in any case, and ``anat`` is the T1w. Raises ValueError, which says
-        what is expected, for any other form.
-
-        Examples
-        --------
-        >>> OutputSpace.parse("MNI152NLin2009aSym:res-1")
-        OutputSpace(name='MNI152NLin2009aSym', resolution=1, file='', world='FLAIR')
-        >>> OutputSpace.parse("anat").name
-        'T1w'
-        >>> str(OutputSpace.parse("/data/sub-{subject}_Chimap.nii.gz:T1w"))
-        'Chimap=/data/sub-{subject}_Chimap.nii.gz:T1w'
-        """
+        """Read ``NAME[:res-N]`` or ``[LABEL=]FILE[:FLAIR|T1w]``; ValueError for other forms."""
         if match := _FILE.fullmatch(text):
             return cls._of_file(*match.groups())
         match = re.fullmatch(rf"({_LABEL})(?::res-0*([1-9][0-9]*))?", text)
@@ -110,36 +92,19 @@ class OutputSpace:
 
 @dataclass(frozen=True, slots=True)
 class AtlasChoice:
-    """A label image by whose regions the lesion load is divided.
+    """A label image by whose regions the lesion load is divided."""
 
-    ``name`` is for tables: letters and digits. ``source`` is a path, which may hold ``{subject}``
-    and ``{session}``, an ``atlas-`` of TemplateFlow or a segmentation of FreeSurfer. ``space`` is
-    ``FLAIR``, ``T1w`` or a template. ``desc`` and ``resolution`` are TemplateFlow's.
-    """
-
-    name: str
+    name: str  # for tables: letters and digits
     kind: AtlasKind
-    source: str
-    space: str
-    desc: str | None = None
-    resolution: int = 1
+    source: str  # path (may contain {subject}, {session}), atlas- or FreeSurfer segmentation
+    space: str  # FLAIR, T1w or a template
+    desc: str | None = None  # of TemplateFlow
+    resolution: int = 1  # of TemplateFlow
 
     @classmethod
     def parse(cls, text: str) -> AtlasChoice:
-        """Read an atlas as the user writes it.
-
-        Forms: ``sides``; FreeSurfer segmentations such as ``aparc+aseg``; ``[NAME=]FILE[:SPACE]``,
-        where the file name may hold the space; ``ATLAS[:TEMPLATE][:desc-X][:res-N]``. Raises
-        ValueError for any other form.
-
-        Examples
-        --------
-        >>> AtlasChoice.parse("Schaefer2018:desc-100Parcels7Networks").name
-        'Schaefer2018100Parcels7Networks'
-        >>> choice = AtlasChoice.parse("/data/sub-{subject}_tracts.nii.gz:T1w")
-        >>> choice.name, choice.space, str(choice)
-        ('tracts', 'T1w', 'tracts=/data/sub-{subject}_tracts.nii.gz:T1w')
-        """
+        """Read an atlas as the user writes it; ValueError for other forms."""
+        # sides, aparc+aseg, [NAME=]FILE[:SPACE] or ATLAS[:TEMPLATE][:desc-X][:res-N]
         if text == EMBEDDED_ATLAS:
             return cls(text, "embedded", text, EMBEDDED_SPACE)
         if _SEGMENTATION.fullmatch(text):
@@ -185,15 +150,7 @@ def _atlas_space(label: str | None, file: str) -> str:
 
 
 def atlas_name(path: Path) -> str:
-    """Name an atlas by its ``atlas-``, ``seg-`` or ``desc-``, else by its file name.
-
-    The name keeps only letters and digits; a file name loses ``sub-`` and ``ses-``.
-
-    Examples
-    --------
-    >>> atlas_name(Path("tpl-X_res-01_atlas-Schaefer2018_desc-400Parcels_dseg.nii.gz"))
-    'Schaefer2018'
-    """
+    """Name an atlas by its ``atlas-``, ``seg-`` or ``desc-``, else by its file name."""
     parts = path.name.partition(".")[0].split("_")
     entities = dict(part.split("-", 1) for part in parts if "-" in part)
     label = next((entities[key] for key in ("atlas", "seg", "desc") if key in entities), "")
@@ -206,17 +163,7 @@ def _label(text: str) -> str:
 
 
 def fill_in(pattern: str, participant: str, session: str | None) -> Path | None:
-    """Replace ``{subject}`` and ``{session}`` in a path by the labels of a visit.
-
-    Return None if the path needs a session that the visit does not have.
-
-    Examples
-    --------
-    >>> fill_in("/data/sub-{subject}/x.nii", "01", None)
-    PosixPath('/data/sub-01/x.nii')
-    >>> fill_in("/data/ses-{session}.nii", "01", None) is None
-    True
-    """
+    """Replace ``{subject}`` and ``{session}`` in a path; None if a needed session is missing."""
     if session is None and "{session}" in pattern:
         return None
     filled = pattern.replace("{subject}", participant)

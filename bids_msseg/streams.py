@@ -1,8 +1,4 @@
-"""Handling of standard streams that are closed at the start or whose reader exits early.
-
-A run continues for hours after its terminal was closed or ``| head`` has exited; only the text
-that it would have written there is lost.
-"""
+"""Handling of standard streams that are closed at the start or whose reader exits early."""
 
 from __future__ import annotations
 
@@ -66,11 +62,7 @@ def _is_reader_gone(error: OSError, stream: TextIO) -> bool:
 
 
 def tolerant_stream(stream: TextIO | None, *, is_log: bool) -> TextIO:
-    """Wrap a stream so that writing does not fail after its reader has gone.
-
-    None, which Python uses for a stream closed at the start, becomes the null device. With
-    ``is_log``, a full disk causes no error either.
-    """
+    """Wrap a stream (None if closed) to ignore a missing reader, and a full disk if a log."""
     if isinstance(stream, _TolerantStream):
         return stream
     if stream is None:
@@ -79,10 +71,7 @@ def tolerant_stream(stream: TextIO | None, *, is_log: bool) -> TextIO:
 
 
 def discard_unwritten() -> None:
-    """Discard the text that stdout and stderr could not write.
-
-    Otherwise the interpreter would try again at its exit, and end with its own exit code.
-    """
+    """Discard unwritten text, for which the interpreter would change its exit code."""
     for stream in (sys.stdout, sys.stderr):
         wrapped = stream.wrapped if isinstance(stream, _TolerantStream) else stream
         try:
@@ -92,10 +81,7 @@ def discard_unwritten() -> None:
 
 
 def _redirect_to_null(stream: TextIO) -> None:
-    """Redirect the file descriptor of a stream to the null device.
-
-    This discards buffered text and affects all streams that share the descriptor.
-    """
+    """Redirect the file descriptor of a stream, with its buffered text, to the null device."""
     with suppress(OSError, ValueError, AttributeError):
         descriptor = stream.fileno()
         null_device = os.open(os.devnull, os.O_WRONLY)
@@ -105,10 +91,7 @@ def _redirect_to_null(stream: TextIO) -> None:
 
 @contextmanager
 def tolerant_streams() -> Iterator[None]:
-    """Apply :func:`tolerant_stream` to stdout and stderr while the context is open.
-
-    A missing stream is replaced permanently.
-    """
+    """Apply :func:`tolerant_stream` to stdout and stderr while the context is open."""
     _fill_descriptors()
     sys.stdout = sys.stdout or tolerant_stream(None, is_log=False)
     sys.stderr = sys.stderr or tolerant_stream(None, is_log=True)
@@ -127,10 +110,8 @@ def tolerant_streams() -> Iterator[None]:
 
 
 def _fill_descriptors() -> None:
-    """Open the null device on unused file descriptors from 0 to 2.
-
-    Otherwise a result file could get one of them and receive what C libraries print.
-    """
+    """Open the null device on unused file descriptors from 0 to 2."""
+    # otherwise a result file could get one of them and receive what C libraries print
     for number in range(3):
         try:
             os.fstat(number)

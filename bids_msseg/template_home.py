@@ -1,8 +1,4 @@
-"""Folder of templates other than the embedded one during a run.
-
-Containers hold templates in a read-only folder, but TemplateFlow writes to its home when it is
-imported. The templates of the container are therefore copied to the work folder.
-"""
+"""Folder of templates during a run: TemplateFlow needs a writable copy of a container's."""
 
 from __future__ import annotations
 
@@ -20,16 +16,7 @@ FOLDER: Final = "templateflow"
 
 
 def prepare_template_home(work_dir: Path, environment: Mapping[str, str]) -> Path | None:
-    """Choose TemplateFlow's home, and copy the container's templates there.
-
-    ``BIDS_MSSEG_TEMPLATES`` in ``environment`` names the container's read-only folder. Return
-    ``work_dir/templateflow``, or None if the user's own home is used: ``TEMPLATEFLOW_HOME`` or,
-    without container templates, an existing cache.
-
-    Examples
-    --------
-    >>> prepare_template_home(Path("/work"), {"TEMPLATEFLOW_HOME": "/templates"})
-    """
+    """Copy the container's templates to the work folder; None if the user's home is used."""
     container_templates = environment.get(CONTAINER_TEMPLATES, "")
     if "TEMPLATEFLOW_HOME" in environment or (not container_templates and _user_has_templates()):
         return None

@@ -19,7 +19,7 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from bids_msseg.training.data.visits import LabelledVisit
 
-# a busy machine must not turn a right answer into a failure
+# a correct test must not fail on a busy computer
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
 
@@ -29,7 +29,7 @@ SHARED = Path(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, and say so, what needs the cohorts where they are not beside the repository."""
+    """Skip the tests marked ``realdata`` if the cohorts are missing."""
     if SHARED.is_dir():
         return
     reason = "the labelled and raw cohorts are not beside the repository (MSSEG_SHARED_DATA)"
@@ -46,7 +46,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def bids_issues() -> Callable[[Path], list[dict[str, Any]]]:
-    """What the official validator says of a dataset."""
+    """Function that returns the official BIDS validator's issues of a dataset."""
     beside = Path(sys.executable).with_name("bids-validator-deno")
     found = str(beside) if beside.exists() else shutil.which("bids-validator-deno")
     assert found, "bids-validator-deno is one of the test requirements of setup.py"
@@ -62,7 +62,7 @@ def bids_issues() -> Callable[[Path], list[dict[str, Any]]]:
 
 @pytest.fixture(scope="session")
 def bright_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cascade set by hand, not trained: it finds what is bright on FLAIR."""
+    """An untrained cascade with fixed weights: it segments bright voxels on FLAIR."""
     from small_net import write_small_net
 
     return write_small_net(tmp_path_factory.mktemp("model") / "bright.safetensors")
@@ -70,7 +70,7 @@ def bright_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def toy_cascade(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained cascade with its pretrained CNN-1; it has seen ``sub-99``."""
+    """An untrained cascade with pretrained CNN-1; its header names ``sub-99`` as training data."""
     import torch
 
     from bids_msseg.models.checkpoint import save_cascade
@@ -96,7 +96,7 @@ def toy_cascade(tmp_path_factory: pytest.TempPathFactory) -> Path:
 LESIONS = (((22, 8, 12), (6, 8, 7)), ((-26, -18, 18), (6, 6, 6)), ((20, -26, 8), (6, 5, 6)))
 """Centres and half axes of the phantom's lesions in mm."""
 DIM = ((-26, 22, 14), (5, 6, 6))
-"""A spot that is a candidate and no lesion."""
+"""Centre and half axes of a dim spot that is a candidate but not a lesion."""
 LEVELS = {
     # white matter, grey matter, fluid, lesion, dim spot
     "FLAIR": (100, 130, 40, 230, 160),
@@ -133,7 +133,7 @@ class Phantom:
             (self.inside((0, 0, 0), (50, 66, 46)), white),
             (self.inside((8, 0, 6), (7, 22, 12)), fluid),
             (self.inside((-8, 0, 6), (7, 22, 12)), fluid),
-            # nothing in a head is symmetric
+            # no phantom is left-right symmetric
             (self.inside((30, -40, -18), (14, 12, 10)), grey),
             (self.lesions, lesion),
             (self.inside(*DIM), dim),
@@ -153,7 +153,7 @@ class Phantom:
 def phantom_grid(
     axes: str = "RAS", spacing: Sequence[float] = (2.0, 2.0, 4.0), turn: float = 0.0
 ) -> Phantom:
-    """Lay a grid over the phantom: stored axes, edges along R, A and S in mm, turn in degrees."""
+    """Create a phantom on a grid: axis codes, voxel size in R, A, S in mm, turn in degrees."""
     extent = np.array([124.0, 156.0, 116.0])
     order = [0 if c in "LR" else 1 if c in "PA" else 2 for c in axes]
     signs = [1.0 if c in "RAS" else -1.0 for c in axes]
@@ -171,12 +171,12 @@ def phantom_grid(
 
 @pytest.fixture(scope="session")
 def make_phantom() -> Callable[..., Phantom]:
-    """Maker of phantoms; see :func:`phantom_grid`."""
+    """The function :func:`phantom_grid`."""
     return phantom_grid
 
 
 EDGE = 32
-"""Of the images of the labelled cohort, in voxels of 1 mm."""
+"""Edge length of the images of the labelled cohort, in voxels of 1 mm."""
 
 
 def _save(path: Path, data: np.ndarray) -> None:
@@ -214,7 +214,7 @@ def labelled_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_visit() -> Callable[..., LabelledVisit]:
-    """A ball of brain with noise around zero, and bright cubes of lesion in its FLAIR."""
+    """Function that creates a visit: spherical brain with noise, box-shaped lesions."""
     from bids_msseg.training.data.visits import LabelledVisit
 
     def make(

@@ -51,7 +51,7 @@ INVOCATION: dict[str, Any] = {
 
 @pytest.fixture
 def printed(capsys: pytest.CaptureFixture[str]) -> str:
-    """What ``--bids-exec-spec`` prints."""
+    """Output of ``--bids-exec-spec``."""
     assert main(["--bids-exec-spec"]) == 0
     return capsys.readouterr().out
 
@@ -125,7 +125,7 @@ def test_parser_and_descriptor_have_the_same_options(descriptor: dict[str, Any])
     assert sorted(flags) == sorted(options)
 
 
-def test_options_take_as_many_values_in_both(descriptor: dict[str, Any]) -> None:
+def test_parser_and_descriptor_agree_on_number_of_values(descriptor: dict[str, Any]) -> None:
     def arity(action: argparse.Action) -> str:
         if action.nargs == 0:
             return "flag"
@@ -142,7 +142,7 @@ def test_options_take_as_many_values_in_both(descriptor: dict[str, Any]) -> None
     assert inputs == actions
 
 
-def test_inputs_that_the_specification_requires(descriptor: dict[str, Any]) -> None:
+def test_descriptor_has_inputs_required_by_specification(descriptor: dict[str, Any]) -> None:
     ids = [i["id"] for i in descriptor["inputs"]]
     assert {"AnalysisLevel", "Help", "InputDataset", "OutputLocation", "ToolVersion"} <= set(ids)
     assert len(set(ids)) == len(ids)
@@ -156,17 +156,15 @@ def test_every_input_is_in_the_command_line(descriptor: dict[str, Any]) -> None:
     assert descriptor["command-line"].split() == ["msseg", *keys]
 
 
-def test_exit_codes_are_those_of_the_app(descriptor: dict[str, Any]) -> None:
+def test_descriptor_lists_all_exit_codes(descriptor: dict[str, Any]) -> None:
     assert [entry["code"] for entry in descriptor["error-codes"]] == [int(c) for c in ExitCode]
 
 
-def test_version_is_filled_in(descriptor: dict[str, Any]) -> None:
+def test_descriptor_contains_package_version(descriptor: dict[str, Any]) -> None:
     assert descriptor["tool-version"] == bids_msseg.__version__
 
 
-def test_run_modes_exclude_each_other_there_too(
-    descriptor: dict[str, Any], tmp_path: Path
-) -> None:
+def test_descriptor_refuses_combined_run_modes(descriptor: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "boutiques.json").write_text(json.dumps(descriptor), encoding="utf-8")
     for modes, accepted in (
         ({"DryRun": True}, True),
@@ -181,7 +179,7 @@ def test_run_modes_exclude_each_other_there_too(
             assert accepted
 
 
-def test_container_is_this_one_or_the_released_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_container_image_defaults_to_released_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BIDS_MSSEG_IMAGE", raising=False)
     named = json.loads(bids_exec_spec())["container-image"]
     public = Path(__file__).resolve().parents[1] / "integrations/image.txt"

@@ -31,7 +31,7 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_is_written_is_read(weights: Path) -> None:
+def test_calibration_round_trip(weights: Path) -> None:
     path = write_calibration(weights, FULL, name="site.v1", sha256="ab")
     assert path == weights.with_name("site.v1.calibration.json")
     read = read_calibration(weights, "ab")
@@ -41,7 +41,7 @@ def test_what_is_written_is_read(weights: Path) -> None:
 
 
 @pytest.mark.parametrize("seen", [None, (0.5, 40.25), (1.0, 1.0)])
-def test_the_range_of_loads_is_kept(weights: Path, seen: tuple[float, float] | None) -> None:
+def test_load_range_is_read_back_or_none(weights: Path, seen: tuple[float, float] | None) -> None:
     load = LoadModel(0.6, 1.0, -0.5, 0.8, 13, seen)
     path = write_calibration(weights, Calibration(load=load), name="site.v1", sha256="ab")
     assert read_calibration(weights, "ab").load == load
@@ -53,14 +53,14 @@ def test_the_range_of_loads_is_kept(weights: Path, seen: tuple[float, float] | N
     assert earlier.range_ml is None
 
 
-def test_an_empty_one_keeps_its_reason(weights: Path) -> None:
+def test_empty_calibration_keeps_its_reason(weights: Path) -> None:
     write_calibration(weights, Calibration(reason="3 patients"), name="site", sha256="ab")
     read = read_calibration(weights, "ab")
     assert (read.load, read.confidence, read.training) == (None, None, None)
     assert read.reason == "3 patients"
 
 
-def test_what_is_missing_or_of_others_costs_only_the_intervals(weights: Path) -> None:
+def test_missing_or_mismatched_calibration_gives_reason(weights: Path) -> None:
     missing = read_calibration(weights, "ab")
     assert missing == Calibration(reason="these weights have no site.v1.calibration.json")
     write_calibration(weights, FULL, name="site.v1", sha256="cd")
@@ -68,14 +68,14 @@ def test_what_is_missing_or_of_others_costs_only_the_intervals(weights: Path) ->
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"format": "bids_msseg-calibration-1"}'])
-def test_a_damaged_file_is_told(weights: Path, damage: str) -> None:
+def test_damaged_calibration_file_is_reported(weights: Path, damage: str) -> None:
     calibration_path(weights).write_text(damage)
     read = read_calibration(weights, "ab")
     assert (read.load, read.digest) == (None, "")
     assert "is damaged" in read.reason
 
 
-def test_a_load_model_that_does_not_fit_is_told(weights: Path) -> None:
+def test_invalid_load_model_is_reported_as_damaged(weights: Path) -> None:
     path = write_calibration(weights, FULL, name="site.v1", sha256="ab")
     content = json.loads(path.read_text())
     for wrong in ({"slope": "steep"}, {"range_mL": [1, 2]}):
@@ -84,14 +84,14 @@ def test_a_load_model_that_does_not_fit_is_told(weights: Path) -> None:
         assert "is damaged" in read_calibration(weights, "ab").reason
 
 
-def test_fast_leaves_only_what_images_look_like() -> None:
+def test_calibration_of_fast_keeps_only_training_visits() -> None:
     fast = FULL.of_fast()
     assert (fast.load, fast.confidence) == (None, None)
     assert fast.training == FULL.training
     assert "--fast" in fast.reason
 
 
-def test_the_default_weights_come_with_theirs() -> None:
+def test_default_weights_have_complete_calibration() -> None:
     weights = find_model(DEFAULT_MODEL)
     known = read_calibration(weights, read_header(weights).sha256)
     assert known.reason == ""
@@ -100,3 +100,8 @@ def test_the_default_weights_come_with_theirs() -> None:
     assert known.training is not None
     inside, count = known.coverage["all"]
     assert inside / count >= 0.85
+
+
+def test_calibration_file_is_beside_weights() -> None:
+    path = calibration_path(Path("models/site.safetensors"))
+    assert path == Path("models/site.calibration.json")

@@ -120,7 +120,7 @@ def test_toml_round_trip(config: RunConfig) -> None:
     assert RunConfig.from_toml(config.to_toml()) == config
 
 
-def test_toml_is_pleasant_to_read() -> None:
+def test_toml_has_ordered_tables_and_omits_unset_options() -> None:
     config = _config(
         threshold=0.4, participant_label=["01"], bids_filters={"flair": {"run": None}}
     )
@@ -143,16 +143,16 @@ def test_toml_is_pleasant_to_read() -> None:
         "[processing]\nthreshold = '0.4'",
     ],
 )
-def test_keys_in_their_table_or_before_all(text: str) -> None:
+def test_toml_key_may_be_in_its_table_or_at_top_level(text: str) -> None:
     assert RunConfig.from_toml(text, overrides=POSITIONALS).processing.threshold == 0.4
 
 
-def test_keys_with_dashes() -> None:
+def test_toml_keys_may_contain_dashes() -> None:
     config = RunConfig.from_toml("min-lesion-volume = 5", overrides=POSITIONALS)
     assert config.processing.min_lesion_volume == 5.0
 
 
-def test_a_file_may_name_a_filter_file_and_the_command_line_another(tmp_path: Path) -> None:
+def test_filter_file_of_command_line_overrides_that_of_toml(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_text(json.dumps({"flair": {"acquisition": name}}))
     text = f"[query]\nbids_filter_file = '{tmp_path / 'a'}'"
@@ -187,7 +187,7 @@ def test_a_file_may_name_a_filter_file_and_the_command_line_another(tmp_path: Pa
         ("processing = 3", "unknown option processing in my.toml", "correct"),
     ],
 )
-def test_what_a_file_gets_wrong_is_named(text: str, message: str, hint: str) -> None:
+def test_toml_errors_name_the_option_and_give_a_hint(text: str, message: str, hint: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
         RunConfig.from_toml(text, overrides=POSITIONALS, source="my.toml")
     assert hint in error.value.hint
@@ -215,7 +215,7 @@ PRECEDENCE: list[tuple[str, str, object, object]] = [
 
 
 @pytest.mark.parametrize(("name", "text", "argument", "default"), PRECEDENCE)
-def test_command_line_then_file_then_default(
+def test_command_line_overrides_file_and_file_overrides_default(
     name: str, text: str, argument: object, default: object
 ) -> None:
     def value(config: RunConfig) -> object:
@@ -249,7 +249,7 @@ def test_command_line_then_file_then_default(
         ("qsm=/a/sub-{subject}_x.nii.gz:anat", GRID),
     ],
 )
-def test_output_space(text: str, space: OutputSpace) -> None:
+def test_output_space_parsing(text: str, space: OutputSpace) -> None:
     assert OutputSpace.parse(text) == space
     assert OutputSpace.parse(str(space)) == space
     assert space.is_native == (space.name in ("FLAIR", "T1w"))
@@ -276,7 +276,7 @@ def test_output_space(text: str, space: OutputSpace) -> None:
         "_-.nii",
     ],
 )
-def test_not_an_output_space(text: str) -> None:
+def test_invalid_output_space_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="value for --output-spaces") as error:
         _config(output_spaces=["FLAIR", text])
     assert error.value.hint.startswith("use ")
@@ -292,7 +292,7 @@ def test_not_an_output_space(text: str) -> None:
         (["/a/qsm.nii", "b=/b/qsm.nii"], 2),
     ],
 )
-def test_every_grid_has_a_name_of_its_own(texts: list[str], accepted: int | None) -> None:
+def test_grids_with_duplicate_names_are_refused(texts: list[str], accepted: int | None) -> None:
     if accepted is None:
         with pytest.raises(UsageError, match="value for --output-spaces"):
             _config(output_spaces=texts)
@@ -300,7 +300,7 @@ def test_every_grid_has_a_name_of_its_own(texts: list[str], accepted: int | None
         assert len(_config(output_spaces=texts).processing.output_spaces) == accepted
 
 
-def test_an_output_space_counts_once() -> None:
+def test_duplicate_output_spaces_are_removed() -> None:
     config = _config(output_spaces=["T1w", "t1w", "MNI:res-1", "MNI:res-01", "MNI:res-2"])
     assert [str(space) for space in config.processing.output_spaces] == [
         "T1w",
@@ -326,7 +326,7 @@ def test_an_output_space_counts_once() -> None:
         ("bids_filters", [{"flair": 3}]),
     ],
 )
-def test_values_that_an_option_cannot_have(name: str, values: list[object]) -> None:
+def test_invalid_option_values_are_refused(name: str, values: list[object]) -> None:
     flag = {"bids_filters": "bids-filter-file"}.get(name, name.replace("_", "-"))
     for value in values:
         with pytest.raises(UsageError, match=f"--{flag}: "):
@@ -342,11 +342,11 @@ def test_values_that_an_option_cannot_have(name: str, values: list[object]) -> N
         ("models/site", str(Path("models/site").absolute())),
     ],
 )
-def test_a_model_is_a_name_or_an_absolute_path(given_model: str, expected: str) -> None:
+def test_model_path_becomes_absolute_and_name_is_kept(given_model: str, expected: str) -> None:
     assert _config(model=given_model).processing.model == expected
 
 
-def test_an_atlas_of_freesurfer_needs_its_folder() -> None:
+def test_freesurfer_atlas_requires_freesurfer_derivatives() -> None:
     with pytest.raises(UsageError) as error:
         _config(atlas=["aparc+aseg"])
     assert "freesurfer=" in error.value.hint
@@ -354,7 +354,7 @@ def test_an_atlas_of_freesurfer_needs_its_folder() -> None:
     assert config.processing.atlas[0].kind == "freesurfer"
 
 
-def test_levels_run_in_their_order() -> None:
+def test_levels_are_ordered_without_duplicates() -> None:
     config = RunConfig.from_options(POSITIONALS | {"levels": ["group", "participant", "group"]})
     assert config.levels == ("participant", "group")
 
@@ -363,21 +363,21 @@ def test_levels_run_in_their_order() -> None:
     ("word", "level"),
     [("subject", "participant"), ("session", "participant"), ("dataset", "group")],
 )
-def test_levels_have_other_names(word: str, level: str) -> None:
+def test_level_aliases_are_accepted(word: str, level: str) -> None:
     assert RunConfig.from_options(POSITIONALS | {"levels": [word]}).levels == (level,)
     text = f"levels = ['{word}']"
     folders = {name: POSITIONALS[name] for name in ("bids_dir", "output_dir")}
     assert RunConfig.from_toml(text, overrides=folders).levels == (level,)
 
 
-def test_a_level_that_does_not_exist() -> None:
+def test_unknown_level_is_refused() -> None:
     with pytest.raises(UnknownLevelError, match="analysis level cohort"):
         RunConfig.from_options(POSITIONALS | {"levels": ["cohort"]})
     with pytest.raises(UnknownLevelError):
         RunConfig(Path("/bids"), Path("/out"), ("cohort",))  # type: ignore[arg-type]
 
 
-def test_what_is_missing_is_named() -> None:
+def test_error_names_missing_positional_arguments() -> None:
     with pytest.raises(UsageError, match="output_dir, levels"):
         RunConfig.from_options({"bids_dir": "/bids"})
 
@@ -389,7 +389,7 @@ def test_what_is_missing_is_named() -> None:
         {"reports_only": True, "boilerplate_only": True},
     ],
 )
-def test_modes_exclude_each_other(modes: dict[str, bool]) -> None:
+def test_run_modes_cannot_be_combined(modes: dict[str, bool]) -> None:
     with pytest.raises(UsageError, match="cannot be combined"):
         _config(**modes)
 
@@ -397,7 +397,7 @@ def test_modes_exclude_each_other(modes: dict[str, bool]) -> None:
 # ---- folders
 
 
-def test_the_work_folder_is_in_the_output_by_default() -> None:
+def test_work_folder_is_in_output_folder_by_default() -> None:
     assert _config().work_dir == Path("/out/.work")
     assert _config(work_dir="/scratch/w").work_dir == Path("/scratch/w")
 
@@ -407,19 +407,19 @@ def test_relative_folders_become_absolute() -> None:
     assert (config.bids_dir, config.output_dir) == (Path.cwd() / "in", Path.cwd() / "out")
 
 
-def test_derivatives_may_lie_in_the_dataset() -> None:
+def test_output_folder_may_be_in_derivatives_of_dataset() -> None:
     options = POSITIONALS | {"output_dir": "/bids/derivatives/bids_msseg"}
     assert RunConfig.from_options(options).work_dir == Path("/bids/derivatives/bids_msseg/.work")
 
 
-def test_the_output_is_never_the_dataset(tmp_path: Path) -> None:
+def test_output_folder_equal_to_dataset_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bids").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "bids")
     with pytest.raises(UsageError, match="is the dataset itself"):
         RunConfig(tmp_path / "bids", tmp_path / "link", ("group",))
 
 
-def test_the_work_folder_is_never_in_the_dataset() -> None:
+def test_work_folder_in_dataset_is_refused() -> None:
     with pytest.raises(UsageError, match="is in the dataset"):
         _config(work_dir="/bids/work")
     with pytest.raises(UsageError, match="is in the dataset"):
@@ -463,7 +463,7 @@ KEEPS: dict[str, object] = {
 
 
 @pytest.mark.parametrize(("name", "value"), CHANGES.items())
-def test_what_changes_results_changes_the_fingerprint(name: str, value: object) -> None:
+def test_options_that_change_results_change_fingerprint(name: str, value: object) -> None:
     before, after = (
         config.analysis_fingerprint_options() for config in (_config(), _config(**{name: value}))
     )
@@ -471,7 +471,7 @@ def test_what_changes_results_changes_the_fingerprint(name: str, value: object) 
 
 
 @pytest.mark.parametrize(("name", "value"), KEEPS.items())
-def test_what_does_not_change_results_keeps_the_fingerprint(name: str, value: object) -> None:
+def test_options_without_effect_on_results_keep_fingerprint(name: str, value: object) -> None:
     changed = _config(**{name: value}).analysis_fingerprint_options()
     assert changed == _config().analysis_fingerprint_options()
 

@@ -27,7 +27,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, ...]]:
 
 
 def described(path: Path) -> Iterator[tuple[str, Described, str]]:
-    """List functions, classes and methods with their docstrings, by name at the module's top."""
+    """Yield functions, classes and methods with their top-level name and docstring."""
     for top in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(top, Described):
             for node in ast.walk(top):

@@ -27,30 +27,30 @@ def _error_classes() -> dict[str, type[MssegError]]:
     return {name: kind for name, kind in found if issubclass(kind, MssegError)}
 
 
-def test_codes_are_those_of_the_execution_specification() -> None:
+def test_exit_codes_of_errors_follow_specification() -> None:
     assert {name: int(kind.code) for name, kind in _error_classes().items()} == CODES
 
 
-def test_every_code_but_success_and_the_signals_has_an_error() -> None:
+def test_every_failure_exit_code_has_an_error_class() -> None:
     signals = {ExitCode.SUCCESS, ExitCode.INTERRUPTED, ExitCode.TERMINATED}
     assert {kind.code for kind in _error_classes().values()} == set(ExitCode) - signals
 
 
-def test_signals_follow_the_shell() -> None:
+def test_signal_exit_codes_follow_shell_convention() -> None:
     assert (ExitCode.INTERRUPTED, ExitCode.TERMINATED) == (128 + 2, 128 + 15)
 
 
 @pytest.mark.parametrize("kind", _error_classes().values(), ids=lambda kind: kind.__name__)
-def test_an_error_survives_the_way_through_a_worker(kind: type[MssegError]) -> None:
-    error = pickle.loads(pickle.dumps(kind("it broke", hint="mend it")))  # noqa: S301
+def test_error_survives_pickling(kind: type[MssegError]) -> None:
+    error = pickle.loads(pickle.dumps(kind("it broke", hint="fix it")))  # noqa: S301
     assert type(error) is kind
-    assert (error.message, error.hint, error.code) == ("it broke", "mend it", kind.code)
+    assert (error.message, error.hint, error.code) == ("it broke", "fix it", kind.code)
 
 
-def test_an_error_without_a_hint_cannot_be_made() -> None:
+def test_error_requires_a_hint() -> None:
     with pytest.raises(TypeError, match="hint"):
         DataError("it broke")  # type: ignore[call-arg]
 
 
-def test_message_and_hint_are_both_shown() -> None:
-    assert str(DataError("it broke", hint="mend it")) == "it broke\n  hint: mend it"
+def test_error_text_contains_message_and_hint() -> None:
+    assert str(DataError("it broke", hint="fix it")) == "it broke\n  hint: fix it"

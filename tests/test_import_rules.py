@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ HEAVY = {
 def _python(
     code: str, *words: str, env: dict[str, str] | None = None, cwd: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
-    """Run code in an interpreter of its own that knows nothing of the user."""
+    """Run code in a new interpreter without the user's environment variables."""
     bare = {"PATH": os.defpath, "PYTHONPATH": str(ROOT)} | (env or {})
     return subprocess.run(
         [sys.executable, "-c", code, *words],
@@ -40,7 +41,7 @@ def _python(
     )
 
 
-def test_packages_import_downwards_only() -> None:
+def test_packages_import_only_from_lower_layers() -> None:
     lint_imports = Path(sysconfig.get_path("scripts")) / "lint-imports"
     done = subprocess.run(
         [lint_imports, "--no-cache"],
@@ -79,13 +80,13 @@ print(sorted({{name.split(".")[0] for name in set(sys.modules) - before}} & {hea
         "from bids_msseg.cli.run import main; assert main(['/absent', '/o', 'participant']) == 66",
     ],
 )
-def test_nothing_heavy_is_loaded(code: str) -> None:
+def test_entry_points_do_not_import_heavy_packages(code: str) -> None:
     done = _python(LOAD.format(code=code, heavy=HEAVY))
     assert done.stdout == "[]\n", done.stderr
 
 
 @pytest.mark.parametrize("flag", ["--help", "--version", "--bids-exec-spec"])
-def test_answers_without_home_or_a_folder_to_write_to(flag: str, tmp_path: Path) -> None:
+def test_help_and_version_need_no_home_or_writable_folder(flag: str, tmp_path: Path) -> None:
     here = tmp_path / "readonly"
     here.mkdir()
     here.chmod(0o555)
@@ -96,14 +97,14 @@ def test_answers_without_home_or_a_folder_to_write_to(flag: str, tmp_path: Path)
     assert list(here.iterdir()) == []
 
 
-def test_help_on_a_terminal_that_knows_ascii_only() -> None:
+def test_help_works_with_ascii_encoding() -> None:
     code = "from bids_msseg.cli.run import main; main(['--help'])"
     done = _python(code, env={"PYTHONIOENCODING": "ascii"})
     assert done.stderr == ""
     assert "in mm? [3]" in done.stdout
 
 
-def test_the_package_is_a_program() -> None:
+def test_package_runs_as_python_module() -> None:
     code = (
         "import runpy, sys; sys.argv = ['msseg', *sys.argv[1:]]; "
         "runpy.run_module('bids_msseg', run_name='__main__')"
@@ -112,6 +113,17 @@ def test_the_package_is_a_program() -> None:
     assert _python(code, "/b", "/o", "nothing").returncode == 17
 
 
-def test_the_python_interface_needs_neither_pybids_nor_nipype() -> None:
+def test_python_api_imports_neither_pybids_nor_nipype() -> None:
     done = _python(LOAD.format(code="from bids_msseg import segment", heavy={"bids", "nipype"}))
     assert done.stdout == "[]\n", done.stderr
+
+
+MAX_LINES, MAX_MODULES = 400, 20
+
+
+def test_modules_and_folders_are_within_size_limits() -> None:
+    modules = sorted((ROOT / "bids_msseg").rglob("*.py"))
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in modules}
+    folders = Counter(path.parent for path in modules if path.name != "__init__.py")
+    assert [f"{path}: {count}" for path, count in lines.items() if count > MAX_LINES] == []
+    assert [f"{path}: {count}" for path, count in folders.items() if count > MAX_MODULES] == []

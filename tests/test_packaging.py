@@ -1,4 +1,4 @@
-"""What ``setup.py`` says of the package, and the texts that a release carries."""
+"""Package metadata in ``setup.py``, and text files of a release."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "bids_msseg"
 LISTS = ("RUNTIME", "EVALUATE", "TRAIN", "DOCS", "TEST")
 CAPPED = {"mkdocs"}
-"""Distributions with an upper bound, for a reason that setup.py tells."""
+"""Distributions with an upper bound; setup.py gives the reason."""
 DISTRIBUTIONS = {
-    # only where a distribution has another name than what is imported of it
+    # only distributions whose name differs from the imported module
     "PIL": "pillow",
     "bids": "pybids",
     "cc3d": "connected-components-3d",
@@ -53,7 +53,7 @@ def is_for_types(node: ast.AST) -> bool:
 
 
 def imports(node: ast.AST, *, lazy: bool = False) -> Iterator[tuple[str, bool]]:
-    """List other packages that code imports, and whether only a function does so."""
+    """Yield other packages that code imports, and whether the import is in a function."""
     for child in ast.iter_child_nodes(node):
         if is_for_types(child):
             continue
@@ -69,7 +69,7 @@ def imports(node: ast.AST, *, lazy: bool = False) -> Iterator[tuple[str, bool]]:
 
 
 def own_imports(path: Path) -> Iterator[str]:
-    """List modules of the package that a file of it imports, and the packages that hold them."""
+    """Yield the dotted names that a file imports, and the names of their parent packages."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -83,7 +83,7 @@ def own_imports(path: Path) -> Iterator[str]:
 
 
 def reachable(start: Iterable[str], files: Mapping[str, Path]) -> set[str]:
-    """Follow imports from some modules to all that they need."""
+    """Return the given modules and all that they import, directly or indirectly."""
     found: set[str] = set()
     waiting = list(start)
     while waiting:
@@ -116,17 +116,17 @@ def test_imports_are_found(code: str, expected: list[tuple[str, bool]]) -> None:
     assert list(imports(ast.parse(code))) == expected
 
 
-def test_everything_that_is_imported_is_required() -> None:
+def test_every_imported_package_is_a_requirement() -> None:
     declared = distributions("RUNTIME", "EVALUATE", "TRAIN", "NNUNET")
     assert {name for name, _ in all_imports()} <= declared
 
 
-def test_the_default_installation_imports_every_module() -> None:
+def test_imports_at_module_level_are_runtime_requirements() -> None:
     at_once = {name for name, lazy in all_imports() if not lazy}
     assert at_once <= distributions("RUNTIME")
 
 
-def test_modules_are_reached_through_packages_functions_and_other_modules(tmp_path: Path) -> None:
+def test_reachable_follows_imports_of_packages_and_functions(tmp_path: Path) -> None:
     texts = {
         "p": "",
         "p.a": "from p import b",
@@ -145,8 +145,8 @@ def test_modules_are_reached_through_packages_functions_and_other_modules(tmp_pa
     assert reachable(["p.none"], files) == set()
 
 
-def test_every_module_serves_a_program(metadata: dict[str, Any]) -> None:
-    """What only benchmarks or tests use lies in benchmarks/ or tests/."""
+def test_every_module_is_reachable_from_a_program(metadata: dict[str, Any]) -> None:
+    """Code that only benchmarks or tests use belongs in benchmarks/ or tests/."""
     files = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
         for path in PACKAGE.rglob("*.py")
@@ -180,7 +180,7 @@ def test_locked_versions_are_within_the_bounds(variable: str) -> None:
 
 @pytest.fixture
 def metadata(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What setup.py hands to setuptools."""
+    """Arguments that setup.py passes to setuptools."""
     given: dict[str, Any] = {}
     monkeypatch.setattr("setuptools.setup", given.update)
     monkeypatch.chdir(ROOT)
@@ -188,7 +188,7 @@ def metadata(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return given
 
 
-def test_metadata_lead_to_the_project(metadata: dict[str, Any]) -> None:
+def test_setup_metadata_has_version_urls_and_author(metadata: dict[str, Any]) -> None:
     assert metadata["version"] == __version__
     assert SpecifierSet(metadata["python_requires"]) == SpecifierSet(">=3.11")
     assert {"Documentation", "Source", "Issues", "Changes"} <= set(metadata["project_urls"])
@@ -198,14 +198,14 @@ def test_metadata_lead_to_the_project(metadata: dict[str, Any]) -> None:
     assert metadata["maintainer"]
 
 
-def test_extras_hold_what_one_program_needs(metadata: dict[str, Any]) -> None:
+def test_extras_all_and_test_contain_the_other_extras(metadata: dict[str, Any]) -> None:
     extras = {name: set(wanted) for name, wanted in metadata["extras_require"].items()}
     assert extras["evaluate"] | extras["train"] == extras["all"]
     assert extras["evaluate"] | extras["train"] | extras["docs"] <= extras["test"]
     assert not extras["all"] & set(metadata["install_requires"])
 
 
-def test_the_citation_file_follows_its_schema() -> None:
+def test_citation_file_follows_its_schema() -> None:
     beside = Path(sys.executable).with_name("check-jsonschema")
     program = str(beside) if beside.exists() else shutil.which("check-jsonschema")
     assert program, "check-jsonschema is one of the test requirements of setup.py"
@@ -214,7 +214,7 @@ def test_the_citation_file_follows_its_schema() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_the_citation_file_agrees_with_the_package(metadata: dict[str, Any]) -> None:
+def test_citation_file_agrees_with_package_metadata(metadata: dict[str, Any]) -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["cff-version"] == "1.2.0"
     assert citation["version"] == __version__
@@ -228,7 +228,7 @@ def test_the_citation_file_agrees_with_the_package(metadata: dict[str, Any]) -> 
     assert {"abstract", "keywords", "message", "references", "type"} <= set(citation)
 
 
-def test_changes_keep_the_form() -> None:
+def test_changelog_versions_and_headings_are_valid() -> None:
     lines = (ROOT / "CHANGES.md").read_text(encoding="utf-8").splitlines()
     versions = [line for line in lines if line.startswith("## ")]
     assert versions[0] == "## [Unreleased]"
@@ -242,7 +242,7 @@ def test_changes_keep_the_form() -> None:
     assert max(map(len, lines)) <= 100
 
 
-def test_changes_name_each_kind_once_and_have_entries_only() -> None:
+def test_changelog_sections_are_unique_and_have_entries_only() -> None:
     text = (ROOT / "CHANGES.md").read_text(encoding="utf-8")
     for version in re.split(r"(?m)^## ", text)[1:]:
         sections = re.split(r"(?m)^### ", version)[1:]
@@ -258,7 +258,7 @@ def test_changes_name_each_kind_once_and_have_entries_only() -> None:
 @pytest.mark.parametrize(
     ("name", "most"), [("CONTRIBUTING.md", 80), ("docs/developer/release.md", 60)]
 )
-def test_guides_stay_short(name: str, most: int) -> None:
+def test_guides_do_not_exceed_line_limit(name: str, most: int) -> None:
     assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) <= most
 
 
@@ -272,12 +272,12 @@ def test_guides_stay_short(name: str, most: int) -> None:
         *("Boutiques", "CITATION.cff", "CHANGES.md", "requirements.lock"),
     ],
 )
-def test_the_release_checklist_names_each_artefact(artefact: str) -> None:
+def test_release_checklist_names_each_artefact(artefact: str) -> None:
     assert artefact in (ROOT / "docs/developer/release.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/developer/release.md"])
-def test_guides_name_targets_and_files_that_exist(name: str) -> None:
+def test_make_targets_and_files_named_in_guides_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
@@ -287,7 +287,7 @@ def test_guides_name_targets_and_files_that_exist(name: str) -> None:
     assert [one for one in named if not (ROOT / one).exists()] == []
 
 
-def test_hooks_call_the_projects_own_programs() -> None:
+def test_pre_commit_hooks_use_local_programs() -> None:
     content = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
     (local,) = content["repos"]
     assert local["repo"] == "local"

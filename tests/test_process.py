@@ -35,8 +35,8 @@ def _kills_itself() -> int:
 
 OUTCOMES: dict[str, tuple[Callable[[], int], int, str]] = {
     "success": (lambda: 0, 0, ""),
-    "failure told by the job": (lambda: ExitCode.FAILURE, 1, ""),
-    "bad data": (_raises(DataError("it broke", hint="mend it")), 65, "it broke\n  hint: mend it"),
+    "failure reported by the job": (lambda: ExitCode.FAILURE, 1, ""),
+    "bad data": (_raises(DataError("it broke", hint="fix it")), 65, "it broke\n  hint: fix it"),
     "missing": (_raises(NoInputError("no FLAIR", hint="add one")), 66, "ERROR no FLAIR"),
     "ctrl-c": (_raises(KeyboardInterrupt()), 130, "interrupted: finished results are kept"),
     "sigterm": (_kills_itself, 143, "terminated by SIGTERM: finished results are kept"),
@@ -45,7 +45,7 @@ OUTCOMES: dict[str, tuple[Callable[[], int], int, str]] = {
         74,
         "no space left for /out/x.nii.gz\n  hint: free some",
     ),
-    "quota": (_raises(OSError(errno.EDQUOT, "Disk quota exceeded")), 74, "no space left\n"),
+    "quota": (_raises(OSError(errno.EDQUOT, "Disk quota exceeded")), 74, "no space left on"),
     "limit of ulimit -f": (
         _raises(OSError(errno.EFBIG, "File too large", "/out/x.nii.gz")),
         74,
@@ -57,7 +57,7 @@ OUTCOMES: dict[str, tuple[Callable[[], int], int, str]] = {
 
 
 @pytest.mark.parametrize(("job", "code", "message"), OUTCOMES.values(), ids=OUTCOMES)
-def test_every_outcome_has_its_code_and_message(
+def test_exit_code_and_message_of_each_outcome(
     job: Callable[[], int],
     code: int,
     message: str,
@@ -72,7 +72,7 @@ def test_every_outcome_has_its_code_and_message(
     assert shown.splitlines()[-1].endswith(f"exit code {code} ({name})")
 
 
-def test_a_bug_leaves_its_traceback_in_a_file(
+def test_unexpected_error_writes_traceback_to_crash_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     supervise(_raises(ZeroDivisionError("by zero")), crash_folder=tmp_path / "out" / "logs")
@@ -84,7 +84,7 @@ def test_a_bug_leaves_its_traceback_in_a_file(
     assert str(written) in capsys.readouterr().err
 
 
-def test_a_crash_folder_that_cannot_be_made(
+def test_crash_file_falls_back_to_temporary_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
@@ -95,7 +95,7 @@ def test_a_crash_folder_that_cannot_be_made(
     assert str(written) in capsys.readouterr().err
 
 
-def test_nowhere_to_write_shows_the_traceback(
+def test_traceback_is_shown_if_crash_file_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
@@ -111,13 +111,13 @@ def test_verbose_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
-def test_the_signal_handler_is_put_back() -> None:
+def test_signal_handler_is_restored() -> None:
     before = signal.getsignal(signal.SIGTERM)
     supervise(_kills_itself)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_outside_the_main_thread_signals_are_left_alone() -> None:
+def test_supervise_works_outside_main_thread() -> None:
     codes = []
     thread = threading.Thread(target=lambda: codes.append(supervise(lambda: 0)))
     thread.start()
@@ -125,7 +125,7 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
     assert codes == [0]
 
 
-def test_a_refusal_is_short(capsys: pytest.CaptureFixture[str]) -> None:
+def test_refuse_prints_message_hint_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     assert refuse(UsageError("no such option", hint="see --help"), program="msseg") == 64
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -135,7 +135,7 @@ def test_a_refusal_is_short(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 LEVELS = {
-    # verbose: (this package's levels, others' levels) that show
+    # verbose: shown levels of (this package, other packages)
     0: ({"INFO", "WARNING"}, {"WARNING"}),
     1: ({"DEBUG", "INFO", "WARNING"}, {"INFO", "WARNING"}),
     2: ({"DEBUG", "INFO", "WARNING"}, {"DEBUG", "INFO", "WARNING"}),
@@ -144,7 +144,7 @@ LEVELS = {
 
 
 @pytest.mark.parametrize(("verbose", "expected"), LEVELS.items())
-def test_how_much_is_logged(
+def test_logged_levels_depend_on_verbosity(
     verbose: int, expected: tuple[set[str], set[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with log_to_stderr(verbose):
@@ -158,7 +158,7 @@ def test_how_much_is_logged(
     assert (found[0], found[1]) == expected
 
 
-def test_a_loud_library_is_kept_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_messages_of_libraries_are_hidden(capsys: pytest.CaptureFixture[str]) -> None:
     library = logging.getLogger("nipype.workflow")
     before = library.level
     library.setLevel(logging.INFO)
@@ -175,7 +175,7 @@ def test_a_loud_library_is_kept_quiet(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize(("verbose", "shows"), [(0, False), (1, True)])
-def test_python_warnings_are_for_the_curious(
+def test_python_warnings_are_shown_only_with_verbose(
     verbose: int, shows: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with warnings.catch_warnings():
@@ -185,7 +185,7 @@ def test_python_warnings_are_for_the_curious(
     assert ("deprecated thing" in capsys.readouterr().err) == shows
 
 
-def test_logging_is_left_as_it_was() -> None:
+def test_log_to_stderr_restores_logging() -> None:
     def state() -> list[object]:
         loggers = [logging.getLogger(name) for name in (None, "bids_msseg", "nipype")]
         return [(log.level, list(log.handlers)) for log in loggers]
@@ -196,7 +196,7 @@ def test_logging_is_left_as_it_was() -> None:
     assert state() == before
 
 
-def test_log_lines_say_when_and_only_then_how_bad(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_lines_have_time_and_level_if_not_info(capsys: pytest.CaptureFixture[str]) -> None:
     with log_to_stderr():
         log = logging.getLogger("bids_msseg")
         log.info("plain")
@@ -206,7 +206,7 @@ def test_log_lines_say_when_and_only_then_how_bad(capsys: pytest.CaptureFixture[
     assert re.fullmatch(r"\d\d:\d\d:\d\d  WARNING odd", second)
 
 
-def test_a_sigterm_that_python_dropped_comes_again() -> None:
+def test_sigterm_dropped_by_python_is_retried() -> None:
     class Drops:
         def __del__(self) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -224,22 +224,22 @@ def test_a_sigterm_that_python_dropped_comes_again() -> None:
     assert sys.unraisablehook is hook
 
 
-def test_other_exceptions_that_python_drops_are_told_as_ever(
+def test_other_dropped_exceptions_reach_previous_hook(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Fails:
         def __del__(self) -> None:
             raise ZeroDivisionError
 
-    told = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: told.append(dropped.exc_type))
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: unraisable.append(dropped.exc_type))
 
     def job() -> int:
         Fails()
         return 0
 
     assert supervise(job) == 0
-    assert told == [ZeroDivisionError]
+    assert unraisable == [ZeroDivisionError]
 
 
 CLEANING = """
@@ -262,7 +262,7 @@ sys.exit(process.supervise(job))
 
 def _python(tmp_path: Path, code: str) -> subprocess.Popen[str]:
     script = tmp_path / "script.py"
-    # a shell has what it starts in the background ignore Ctrl-C, also in what that starts
+    # background processes of a shell, and their children, may ignore SIGINT
     heed = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
     script.write_text(heed + textwrap.dedent(code), encoding="utf-8")
     return subprocess.Popen(
@@ -274,7 +274,7 @@ def _python(tmp_path: Path, code: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_second_sigterm_lets_the_cleaning_up_end(tmp_path: Path) -> None:
+def test_second_sigterm_does_not_interrupt_cleanup(tmp_path: Path) -> None:
     with _python(tmp_path, CLEANING) as process:
         assert process.stdout is not None
         for word in ("ready", "cleaning"):
@@ -306,7 +306,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_later_sigterm_ends_what_dropped_the_first(tmp_path: Path) -> None:
+def test_later_sigterm_ends_process_that_ignored_the_first(tmp_path: Path) -> None:
     with _python(tmp_path, DEAF) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -314,7 +314,7 @@ def test_a_later_sigterm_ends_what_dropped_the_first(tmp_path: Path) -> None:
         assert process.stdout.readline() == "dropped\n"
         time.sleep(0.5)
         process.send_signal(signal.SIGTERM)
-        # the worker holds the pipe, too
+        # returns only when the worker, which inherits the pipe, has ended too
         process.communicate(timeout=20)
     assert process.returncode == 143
 
@@ -339,7 +339,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_workers_too(tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_signal_ends_worker_processes(tmp_path: Path, number: signal.Signals, code: int) -> None:
     with _python(tmp_path, POOL) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -353,11 +353,11 @@ LATE = """
 import os, signal, sys
 from bids_msseg import process
 
-def told_late(code):
+def send_sigterm_first(code):
     os.kill(os.getpid(), signal.SIGTERM)
     return plain(code)
 
-plain, process._closing_line = process._closing_line, told_late
+plain, process._closing_line = process._closing_line, send_sigterm_first
 sys.exit(process.supervise(lambda: 0))
 """
 DURING_CTRL_C = """
@@ -379,7 +379,7 @@ sys.exit(process.supervise(interrupted))
 
 
 @pytest.mark.parametrize(("code", "wanted"), [(LATE, 0), (DURING_CTRL_C, 143)])
-def test_a_sigterm_while_the_end_is_told(tmp_path: Path, code: str, wanted: int) -> None:
+def test_sigterm_during_exit_shows_no_traceback(tmp_path: Path, code: str, wanted: int) -> None:
     with _python(tmp_path, code) as process:
         _, shown = process.communicate(timeout=60)
     assert process.returncode == wanted
@@ -403,8 +403,8 @@ sys.exit(supervise(job))
 """
 
 
-def test_a_log_that_nobody_reads_does_not_end_the_run(tmp_path: Path) -> None:
-    """``msseg ... 2>&1 | head -1``; the progress bar's own library would exit with code 1."""
+def test_closed_stderr_does_not_end_the_run(tmp_path: Path) -> None:
+    """As with ``msseg ... 2>&1 | head -1``; rich alone would exit with code 1."""
     with _python(tmp_path, UNREAD) as process:
         assert process.stderr is not None
         process.stderr.close()

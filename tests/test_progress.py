@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from bids_msseg.progress import Progress, VisitOutcome
+from bids_msseg.progress import Progress, VisitOutcome, write_duration
 
 
 class _Terminal(io.StringIO):
@@ -25,7 +25,7 @@ def stream() -> io.StringIO:
     return io.StringIO()
 
 
-def test_lines_where_there_is_no_terminal(stream: io.StringIO) -> None:
+def test_progress_prints_lines_without_terminal(stream: io.StringIO) -> None:
     with Progress(3, stream=stream) as progress:
         for name, status, seconds in (("sub-01", "ok", 70.6), ("sub-12_ses-1", "failed", 2.0)):
             progress.step(name, "brain")
@@ -33,7 +33,7 @@ def test_lines_where_there_is_no_terminal(stream: io.StringIO) -> None:
     assert stream.getvalue() == "[1/3] sub-01 ok 71 s\n[2/3] sub-12_ses-1 failed 2 s\n"
 
 
-def test_nothing_when_disabled(stream: io.StringIO) -> None:
+def test_disabled_progress_prints_nothing(stream: io.StringIO) -> None:
     with Progress(1, enabled=False, stream=stream) as progress:
         progress.step("sub-01", "brain")
         progress.finish("sub-01", "ok", 1.0)
@@ -41,7 +41,7 @@ def test_nothing_when_disabled(stream: io.StringIO) -> None:
     assert stream.getvalue() == ""
 
 
-def test_the_bar_names_the_running_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_bar_names_running_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
     terminal = _Terminal()
@@ -53,7 +53,7 @@ def test_the_bar_names_the_running_step(monkeypatch: pytest.MonkeyPatch) -> None
     assert "0/2" in shown
 
 
-def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_prints_lines_on_dumb_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     terminal = _Terminal()
     with Progress(1, stream=terminal) as progress:
@@ -62,7 +62,7 @@ def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert terminal.getvalue() == "[1/1] sub-01 ok 3 s\n"
 
 
-def test_a_failure_leaves_the_terminal_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cursor_is_shown_again_after_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     terminal = _Terminal()
     with pytest.raises(RuntimeError), Progress(1, stream=terminal):
@@ -71,7 +71,7 @@ def test_a_failure_leaves_the_terminal_usable(monkeypatch: pytest.MonkeyPatch) -
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
 
 
-def test_time_left_extrapolates_what_is_done(stream: io.StringIO) -> None:
+def test_time_left_is_extrapolated_from_finished_steps(stream: io.StringIO) -> None:
     clock = _Clock()
     with Progress(4, steps_per_visit=2, stream=stream, clock=clock) as progress:
         assert progress.seconds_left is None
@@ -84,7 +84,7 @@ def test_time_left_extrapolates_what_is_done(stream: io.StringIO) -> None:
         assert (progress.fraction, progress.seconds_left) == (0.25, 60.0)
 
 
-def test_more_steps_than_announced_never_exceed_the_whole(stream: io.StringIO) -> None:
+def test_progress_fraction_never_exceeds_one(stream: io.StringIO) -> None:
     with Progress(1, steps_per_visit=1, stream=stream) as progress:
         for _ in range(5):
             progress.step("a", "again")
@@ -93,7 +93,7 @@ def test_more_steps_than_announced_never_exceed_the_whole(stream: io.StringIO) -
         assert progress.fraction == 1.0
 
 
-def test_the_table_says_what_is_not_known(stream: io.StringIO) -> None:
+def test_summary_table_shows_n_a_for_missing_values(stream: io.StringIO) -> None:
     rows = [
         VisitOutcome("sub-01_ses-1", "ok", 12, 3.456, 71.4),
         VisitOutcome("sub-02", "failed in brain"),
@@ -106,12 +106,12 @@ def test_the_table_says_what_is_not_known(stream: io.StringIO) -> None:
     assert stream.getvalue().splitlines()[-1] == "2 visits: 1 ok, 1 failed in brain"
 
 
-def test_names_are_printed_as_they_are(stream: io.StringIO) -> None:
+def test_visit_names_are_not_read_as_markup(stream: io.StringIO) -> None:
     Progress(1, stream=stream).close([VisitOutcome("sub-[bold]x", "ok")])
     assert "sub-[bold]x" in stream.getvalue()
 
 
-def test_of_many_visits_only_the_failed_are_listed(stream: io.StringIO) -> None:
+def test_summary_of_many_visits_lists_only_failed_ones(stream: io.StringIO) -> None:
     rows = [VisitOutcome(f"sub-{i:03}", "failed" if i == 7 else "ok") for i in range(100)]
     Progress(100, stream=stream).close(rows)
     shown = stream.getvalue()
@@ -119,7 +119,7 @@ def test_of_many_visits_only_the_failed_are_listed(stream: io.StringIO) -> None:
     assert "100 visits: 99 ok, 1 failed" in shown
 
 
-def test_of_many_good_visits_there_is_no_empty_table(stream: io.StringIO) -> None:
+def test_summary_of_many_successful_visits_has_no_table(stream: io.StringIO) -> None:
     Progress(100, stream=stream).close([VisitOutcome(f"sub-{i}", "ok") for i in range(100)])
     assert stream.getvalue() == "100 visits: 100 ok\n"
 
@@ -143,3 +143,8 @@ def test_flagged_visits_are_listed_and_counted(
     assert [one for one in listed if one[1] == "flagged"] == [
         [row.visit, row.status] for row in rows if row.status == "flagged"
     ]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(71, "1:11"), (3671, "1:01:11")])
+def test_duration_is_written_with_hours_if_needed(seconds: float, text: str) -> None:
+    assert write_duration(seconds) == text

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,24 +11,24 @@ from bids_msseg.errors import UsageError
 
 
 @pytest.mark.parametrize("value", ["4", 4])
-def test_integers_come_as_text_or_number(value: object) -> None:
+def test_integer_accepts_text_and_number(value: object) -> None:
     assert readers.integer(1)(value) == 4
 
 
 @pytest.mark.parametrize("value", ["x", "1.5", 4.0, True, None, "", 0, -1, 10])
-def test_not_an_integer_of_that_range(value: object) -> None:
+def test_invalid_or_out_of_range_integer_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="a whole number of at least 1, at most 9"):
         readers.integer(1, 9)(value)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", float("inf"), "x", False, [], "-1"])
-def test_not_a_finite_number_that_will_do(value: object) -> None:
+def test_invalid_number_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match=r"^the words$"):
         readers.number("the words", lambda x: x >= 0)(value)
 
 
 @pytest.mark.parametrize("value", ["true", 1, None])
-def test_switches_are_true_or_false_only(value: object) -> None:
+def test_flag_accepts_only_booleans(value: object) -> None:
     with pytest.raises(ValueError, match="true or false"):
         readers.flag(value)
 
@@ -40,7 +41,7 @@ def test_paths_become_absolute_without_following_links(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["", 3, None])
-def test_not_a_path(value: object) -> None:
+def test_invalid_path_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="a string"):
         readers.path(value)
 
@@ -54,12 +55,12 @@ def test_not_a_path(value: object) -> None:
         ([], ()),
     ],
 )
-def test_labels_lose_their_prefix(value: object, expected: tuple[str, ...]) -> None:
+def test_labels_are_read_without_prefix(value: object, expected: tuple[str, ...]) -> None:
     assert readers.labels("sub-")(value) == expected
 
 
 @pytest.mark.parametrize("value", [["sub-"], ["ses-01"], ["a b"], ["../x"], [1], "", [""], 7])
-def test_not_a_label(value: object) -> None:
+def test_invalid_label_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match=r"^(labels of letters and digits|a list of strings)"):
         readers.labels("sub-")(value)
 
@@ -69,13 +70,13 @@ def test_not_a_label(value: object) -> None:
     ["sub-01\n07\n\n", "participant_id\tage\nsub-01\t30\nsub-07\t41\n", "01\r\n07\r\n01\r\n"],
     ids=["plain", "participants.tsv", "windows"],
 )
-def test_labels_from_a_file(tmp_path: Path, content: str) -> None:
+def test_labels_are_read_from_file(tmp_path: Path, content: str) -> None:
     listed = tmp_path / "list.tsv"
     listed.write_text(content, encoding="utf-8", newline="")
     assert readers.labels("sub-")([str(listed), "09"]) == ("01", "07", "09")
 
 
-def test_a_list_of_labels_that_is_not_one(tmp_path: Path) -> None:
+def test_invalid_label_file_is_refused(tmp_path: Path) -> None:
     listed = tmp_path / "list.txt"
     listed.write_text("sub-01\n/etc/passwd\n", encoding="utf-8")
     with pytest.raises(ValueError, match="labels of letters and digits"):
@@ -86,12 +87,12 @@ def test_a_list_of_labels_that_is_not_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [["="], ["=x"], ["brains="], "brains=", 3])
-def test_not_a_named_path(value: object) -> None:
+def test_invalid_named_path_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match=r"NAME=PATH|a list of strings"):
         readers.named_paths(value)
 
 
-def test_named_paths_may_hold_an_equals_sign() -> None:
+def test_named_path_may_contain_equals_sign() -> None:
     assert readers.named_paths(["a=/x=y"]) == {"a": Path("/x=y")}
     assert readers.named_paths(["/x=y/brains"]) == {"brains": Path("/x=y/brains")}
 
@@ -107,7 +108,7 @@ def test_named_paths_may_hold_an_equals_sign() -> None:
         (["/data/raw"], ["raw-2"]),
     ],
 )
-def test_a_path_without_a_name_is_named_after_its_folder(value: object, names: list[str]) -> None:
+def test_unnamed_path_is_named_after_its_folder(value: object, names: list[str]) -> None:
     assert list(readers.named_paths(value)) == names
 
 
@@ -120,7 +121,7 @@ def test_a_path_without_a_name_is_named_after_its_folder(value: object, names: l
         (["x=/a", "y=/b", "x=/a"], "x", ("/a", "/a")),
     ],
 )
-def test_a_name_that_is_there_twice_drops_no_dataset(
+def test_duplicate_path_name_is_refused(
     value: list[str], name: str, folders: tuple[str, str]
 ) -> None:
     with pytest.raises(ValueError, match="once") as caught:
@@ -148,12 +149,12 @@ def test_filters_of_other_apps_are_kept() -> None:
         {"flair": {"run": datetime.datetime.now(tz=datetime.UTC)}},
     ],
 )
-def test_not_filters(value: object) -> None:
+def test_invalid_filters_are_refused(value: object) -> None:
     with pytest.raises(ValueError, match="a table of entities for each contrast"):
         option_files.filters(value)
 
 
-def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+def test_unreadable_file_error_gives_reason(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError, match=r"the list .*/none cannot be read: No such file"
     ) as error:
@@ -163,7 +164,38 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
         option_files.read_file(tmp_path, what="the list")
 
 
-def test_json_that_is_none_names_the_line(tmp_path: Path) -> None:
+def test_invalid_json_error_names_line(tmp_path: Path) -> None:
     (tmp_path / "f.json").write_text('{\n"flair": }', encoding="utf-8")
     with pytest.raises(UsageError, match=r"is not valid JSON: .* in line 2"):
         option_files.read_json(tmp_path / "f.json", what="the filter file")
+
+
+@pytest.mark.parametrize(
+    ("reader", "value", "expected"),
+    [
+        (readers.flag, True, True),
+        (readers.number("a number above 0", lambda x: x > 0), "2.5", 2.5),
+        (readers.text, "auto", "auto"),
+        (readers.choice("yes", "no"), "yes", "yes"),
+        (readers.items, "FLAIR", ["FLAIR"]),
+        (readers.memory, "500M", 0.5),
+        (readers.memory, 2000, 2.0),
+    ],
+)
+def test_reader_converts_value(reader: Any, value: object, expected: object) -> None:
+    assert reader(value) == expected
+
+
+def test_alternatives_are_joined_with_or() -> None:
+    assert readers.alternatives(["auto", "yes", "no"]) == "auto, yes or no"
+
+
+def test_nearest_word_is_suggested_for_misspelling() -> None:
+    words = ["threshold", "model"]
+    assert readers.nearest("treshold", words) == "; did you mean threshold?"
+    assert readers.nearest("xyz", words) == ""
+
+
+def test_pattern_root_is_folder_before_placeholder() -> None:
+    pattern = Path("/data/masks/sub-{subject}/{session}.nii.gz")
+    assert option_files.pattern_root(pattern) == Path("/data/masks")

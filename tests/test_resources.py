@@ -21,7 +21,7 @@ UNLIMITED_V1 = "9223372036854771712"
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with 16 CPUs in the affinity mask and 64 GiB."""
+    """Simulate a computer with 16 CPUs in the affinity mask and 64 GiB of memory."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
     page = os.sysconf("SC_PAGE_SIZE")
     sizes = {"SC_PAGE_SIZE": page, "SC_PHYS_PAGES": 64 * GIB // page}
@@ -137,12 +137,12 @@ def test_available_memory(tmp_path: Path, files: dict[str, str], memory: float) 
     assert available_memory_gb(root=_write(tmp_path, files)) == memory
 
 
-def test_affinity_binds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_affinity_mask_limits_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
     assert available_cpus(root=tmp_path) == 2
 
 
-def test_without_affinity_the_machine_counts(
+def test_available_cpus_without_affinity_are_cpu_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
@@ -151,7 +151,7 @@ def test_without_affinity_the_machine_counts(
 
 
 @pytest.mark.usefixtures("machine")
-def test_defaults_fill_in_what_was_not_asked_for(tmp_path: Path) -> None:
+def test_unset_resources_get_defaults(tmp_path: Path) -> None:
     assert resolve_resources(root=tmp_path) == Resources(16, 8, 57.6)
     assert resolve_resources(nprocs=4, root=tmp_path) == Resources(4, 4, 57.6)
     assert resolve_resources(omp_nthreads=12, mem_gb=3, root=tmp_path) == Resources(16, 12, 3)
@@ -161,7 +161,7 @@ def test_defaults_fill_in_what_was_not_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("there", "asked", "granted"), [(16, 64, 64), (16, 10**8, 64), (32, 100, 100), (32, 200, 128)]
 )
-def test_nobody_starts_a_thousand_processes_by_a_slip(
+def test_number_of_processes_and_threads_is_capped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: int, asked: int, granted: int
 ) -> None:
     monkeypatch.setattr("bids_msseg.resources.available_cpus", lambda **_: there)
@@ -184,7 +184,7 @@ def test_nobody_starts_a_thousand_processes_by_a_slip(
         ({"nprocs": 100, "omp_nthreads": 100, "mem_gb": 100}, (64, 64, 57.6), 3),
     ],
 )
-def test_what_is_more_than_there_is_is_lowered_with_a_note(
+def test_excessive_resource_requests_are_lowered_with_note(
     tmp_path: Path, asked: dict[str, Any], granted: tuple[int, int, float], noted: int
 ) -> None:
     found = resolve_resources(**asked, root=tmp_path)
@@ -197,7 +197,7 @@ def test_what_is_more_than_there_is_is_lowered_with_a_note(
     omp_nthreads=st.none() | st.integers(1, 64),
     mem_gb=st.none() | st.floats(0.1, 1000),
 )
-def test_a_node_never_gets_more_than_the_run(
+def test_resolved_resources_do_not_exceed_request(
     nprocs: int | None, omp_nthreads: int | None, mem_gb: float | None
 ) -> None:
     found = resolve_resources(nprocs=nprocs, omp_nthreads=omp_nthreads, mem_gb=mem_gb)

@@ -1,4 +1,4 @@
-"""What users write for atlases, and paths that name the visit."""
+"""Parsing of atlas choices, and paths with labels of the visit."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CHOICES = {
 
 
 @pytest.mark.parametrize("text", CHOICES)
-def test_an_atlas_is_read_and_written(text: str) -> None:
+def test_atlas_choice_is_parsed_and_round_trips(text: str) -> None:
     choice = AtlasChoice.parse(text)
     assert choice == CHOICES[text]
     assert AtlasChoice.parse(str(choice)) == choice
@@ -51,12 +51,12 @@ def test_an_atlas_is_read_and_written(text: str) -> None:
     "text",
     ["", ":T1w", "a b", "/a/x.nii.gz", "/a/x.nii.gz:T2w", "/a/x.nii.gz:", "x.txt:T1w", "A:B:C"],
 )
-def test_not_an_atlas(text: str) -> None:
+def test_invalid_atlas_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         read_options({"atlas": [text]})
 
 
-def test_a_file_is_named_by_its_absolute_path() -> None:
+def test_atlas_file_path_becomes_absolute() -> None:
     assert AtlasChoice.parse("x.nii:FLAIR").source == str(Path("x.nii").absolute())
 
 
@@ -70,7 +70,7 @@ def test_a_file_is_named_by_its_absolute_path() -> None:
         (["/a/x.nii:T1w", "y=/b/x.nii:T1w"], 2),
     ],
 )
-def test_every_atlas_has_a_name_of_its_own(texts: list[str], accepted: int | None) -> None:
+def test_atlases_with_duplicate_names_are_refused(texts: list[str], accepted: int | None) -> None:
     if accepted is None:
         with pytest.raises(UsageError):
             read_options({"atlas": texts})
@@ -88,7 +88,7 @@ def test_every_atlas_has_a_name_of_its_own(texts: list[str], accepted: int | Non
         ("wmparc", True),
     ],
 )
-def test_which_atlases_each_visit_has_for_itself(text: str, expected: bool) -> None:
+def test_is_per_visit_of_atlas_choices(text: str, expected: bool) -> None:
     assert AtlasChoice.parse(text).is_per_visit == expected
 
 
@@ -101,7 +101,7 @@ def test_which_atlases_each_visit_has_for_itself(text: str, expected: bool) -> N
         ("/a/{subject}_{session}.nii", None, None),
     ],
 )
-def test_labels_of_the_visit_in_a_path(
+def test_fill_in_inserts_labels_of_visit_into_path(
     pattern: str, session: str | None, expected: str | None
 ) -> None:
     found = fill_in(pattern, "01", session)

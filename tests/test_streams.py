@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class _Fails(io.StringIO):
-    """A stream on which nothing can be written."""
+    """Text stream whose writes fail with a given error number."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class _Fails(io.StringIO):
         (errno.EIO, True, False),
     ],
 )
-def test_what_is_an_error_of_a_stream(number: int, is_log: bool, fails: bool) -> None:
+def test_only_disk_errors_of_output_are_raised(number: int, is_log: bool, fails: bool) -> None:
     stream = tolerant_stream(_Fails(number), is_log=is_log)
     if fails:
         with pytest.raises(OSError, match=os.strerror(number)):
@@ -50,7 +50,7 @@ def test_what_is_an_error_of_a_stream(number: int, is_log: bool, fails: bool) ->
         stream.writelines(["a", "b"])
 
 
-def test_a_steady_stream_has_all_that_the_stream_has() -> None:
+def test_tolerant_stream_forwards_to_wrapped_stream() -> None:
     bare = io.StringIO()
     stream = tolerant_stream(bare, is_log=False)
     print("a", "b", file=stream, flush=True)
@@ -59,7 +59,7 @@ def test_a_steady_stream_has_all_that_the_stream_has() -> None:
     assert tolerant_stream(stream, is_log=True) is stream
 
 
-def test_streams_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_streams_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     out, err = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
@@ -71,18 +71,18 @@ def test_streams_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (out.getvalue(), err.getvalue()) == ("listing\n", "log\n")
 
 
-def test_streams_that_are_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_standard_streams_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
     with tolerant_streams():
         print("listing")
-        # as nipype asks for it
+        # nipype uses the descriptor
         assert isinstance(sys.stderr.fileno(), int)
     assert sys.stdout is not None
 
 
 def _run(code: str, *, prepare: Callable[[], object] | None = None, **streams: Any) -> int:
-    """Run code as a process with streams of a kind; tell its exit code."""
+    """Run code in a new process with the given streams; return its exit code."""
     return subprocess.run(
         [sys.executable, "-c", f"import os, sys\nfrom bids_msseg.streams import *\n{code}"],
         check=False,
@@ -104,8 +104,8 @@ sys.exit(7)
 
 
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
-def test_a_reader_that_has_left(name: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """Neither an error nor, at the exit, the interpreter's own complaint and code."""
+def test_closed_reader_keeps_exit_code(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """The interpreter must not report an error or change the exit code at its exit either."""
     reading, writing = os.pipe()
     os.close(reading)
     others = {"stdout": subprocess.DEVNULL, name: writing}
@@ -124,7 +124,7 @@ sys.exit(7)
 """
 
 
-def test_descriptors_that_are_closed_are_not_given_to_results(tmp_path: Path) -> None:
+def test_result_file_never_gets_standard_descriptor(tmp_path: Path) -> None:
     result = tmp_path / "result"
     code = CLOSED.format(path=str(result))
     assert _run(code, prepare=lambda: os.closerange(0, 3)) == 7
@@ -145,7 +145,7 @@ sys.exit(code)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
-def test_what_was_told_already_is_not_told_again_at_the_exit(
+def test_full_disk_error_is_not_repeated_at_exit(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with Path("/dev/full").open("w") as full:
@@ -154,7 +154,7 @@ def test_what_was_told_already_is_not_told_again_at_the_exit(
         assert _run(FULL, stderr=full) == 0
 
 
-def test_settling_what_is_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+def test_discard_unwritten_keeps_writable_output(capsys: pytest.CaptureFixture[str]) -> None:
     with tolerant_streams():
         print("listing")
         discard_unwritten()

@@ -1,4 +1,4 @@
-"""Templates that a container carries reach the work folder, whole and once."""
+"""Choice of the template folder, and copying of a container's templates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAME = "tpl-X/tpl-X_res-01_T1w.nii.gz"
 
 @pytest.fixture
 def carried(tmp_path: Path) -> Path:
-    """A folder as images have it, which nobody may write to."""
+    """A template folder with a read-only file, as in container images."""
     file = tmp_path / "opt" / NAME
     file.parent.mkdir(parents=True)
     file.write_bytes(b"image")
@@ -28,7 +28,7 @@ def work(tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_is_carried_is_copied_and_may_be_added_to(carried: Path, work: Path) -> None:
+def test_container_templates_are_copied_and_writable(carried: Path, work: Path) -> None:
     home = prepare_template_home(work, {"BIDS_MSSEG_TEMPLATES": str(carried)})
     assert home == work / "templateflow"
     assert (home / NAME).read_bytes() == b"image"
@@ -36,14 +36,14 @@ def test_what_is_carried_is_copied_and_may_be_added_to(carried: Path, work: Path
     assert list(work.iterdir()) == [home]
 
 
-def test_what_was_fetched_into_the_work_folder_stays(carried: Path, work: Path) -> None:
+def test_existing_templates_in_work_folder_are_kept(carried: Path, work: Path) -> None:
     (work / "templateflow").mkdir()
     (work / "templateflow/fetched").write_text("image")
     prepare_template_home(work, {"BIDS_MSSEG_TEMPLATES": str(carried)})
     assert [path.name for path in (work / "templateflow").iterdir()] == ["fetched"]
 
 
-def test_a_run_that_was_quicker_is_not_disturbed(
+def test_templates_copied_by_concurrent_run_are_kept(
     carried: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def late(self: Path, target: Path) -> Path:
@@ -59,7 +59,7 @@ def test_a_run_that_was_quicker_is_not_disturbed(
 
 
 @pytest.mark.parametrize("kind", ["empty", "missing"])
-def test_an_image_built_without_network_carries_nothing(
+def test_empty_or_missing_container_templates_are_not_copied(
     kind: str, tmp_path: Path, work: Path
 ) -> None:
     folder = tmp_path / "opt"
@@ -70,16 +70,16 @@ def test_an_image_built_without_network_carries_nothing(
     assert list(work.iterdir()) == []
 
 
-def test_the_users_own_choice_goes_first(carried: Path, work: Path) -> None:
+def test_templateflow_home_overrides_container_templates(carried: Path, work: Path) -> None:
     environment = {"BIDS_MSSEG_TEMPLATES": str(carried), "TEMPLATEFLOW_HOME": "/templates"}
     assert prepare_template_home(work, environment) is None
     assert list(work.iterdir()) == []
 
 
-def test_what_is_carried_goes_before_a_cache_at_home(
+def test_container_templates_override_cache_in_home(
     carried: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Containers that see the user's home must give what those give that do not."""
+    """Results must not depend on whether a container has access to the user's home."""
     (tmp_path / ".cache/templateflow").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert prepare_template_home(work, {}) is None

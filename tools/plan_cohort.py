@@ -52,7 +52,7 @@ class Measured:
 
 
 def measure(out: Path, work: Path | None = None) -> Measured:
-    """Read what an output folder tells.
+    """Read times, memory and sizes from an output folder.
 
     Parameters
     ----------

@@ -131,8 +131,8 @@ def run_jobs(config: Mapping[str, Any], jobs: list[str], folder: Path) -> int:
                     check=False,
                 )
                 seconds = time.monotonic() - begin
-                verdict = "ok" if result.returncode == 0 else f"exit {result.returncode}"
-                lines.append(f"{verdict:8} {seconds:5.0f} s  {job}: {step['name']}")
+                status = "ok" if result.returncode == 0 else f"exit {result.returncode}"
+                lines.append(f"{status:8} {seconds:5.0f} s  {job}: {step['name']}")
                 if result.returncode:
                     return result.returncode
     finally:

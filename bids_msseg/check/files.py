@@ -28,10 +28,7 @@ REFERENCE: Final = "check_reference.json"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Stored result of one visit with the digest of its images, options and model.
-
-    The summary only includes visits with the same ``settings`` (options and model).
-    """
+    """Stored result of one visit; the summary only includes visits with the same settings."""
 
     visit: VisitCheck
     fingerprint: str
@@ -97,10 +94,7 @@ def read_all(out_dir: Path) -> list[Stored]:
 
 
 def read_reference() -> Mapping[str, Any] | None:
-    """Read the values of the labelled cohort; None if the package has none.
-
-    ``benchmarks/check_reference.py`` writes them.
-    """
+    """Read values of the labelled cohort from ``benchmarks/check_reference.py``, or None."""
     file = resources.files("bids_msseg") / "data" / REFERENCE
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -116,11 +110,7 @@ def write_results(
     settings: Mapping[str, Any],
     reference: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Write ``check.tsv``, ``check_visits.tsv`` and ``check.json``.
-
-    Returns the content of ``check.json``. Needs at least one visit; ``reference`` comes from
-    :func:`read_reference`.
-    """
+    """Write tables and ``check.json`` of at least one visit; return the content of the latter."""
     lesions = [{**_identity(visit), **row} for visit in visits for row in visit.lesions]
     write_tsv(check_path(out_dir, ".tsv"), tuple(LESION_COLUMNS), lesions)
     rows = [*map(visit_row, visits), *map(_failed_row, failures)]

@@ -30,12 +30,9 @@ from bids_msseg.pipeline.brain import brain_device
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Options of a check beyond the run configuration.
+    """Options of a check beyond the run configuration."""
 
-    ``draws`` is the number of sets of painted lesions and of pseudo-rescans per visit.
-    """
-
-    draws: int
+    draws: int  # sets of painted lesions, and pseudo-rescans, per visit
     max_visits: int
 
     @property
@@ -46,11 +43,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Input of the check of one visit.
-
-    ``fingerprint`` is a digest of everything that determines the result; ``settings`` (options and
-    model) is stored with the result.
-    """
+    """Input of the check of one visit, with a digest of everything that determines the result."""
 
     visit: Visit
     out_dir: Path
@@ -84,11 +77,7 @@ def do_visit(job: Job) -> MssegError | None:
 def measure_visit(
     visit: Visit, prepared: Prepared, run: Segmenter, cut: Cut, *, draws: int, seed: int
 ) -> tuple[VisitCheck, FirstScan]:
-    """Segment a visit as it is, with painted lesions, and in pseudo-rescans.
-
-    ``draws`` counts both the sets of painted lesions and the rescans. The time of the result
-    starts at this call. Raises DataError if there is no white matter to paint lesions into.
-    """
+    """Segment a visit as it is, with painted lesions and in pseudo-rescans (may be DataError)."""
     start = time.monotonic()
     first = first_scan(prepared, run, cut)
     lesions, sets = paint_and_find(first, run, cut, draws=draws, seed=seed)

@@ -17,31 +17,15 @@ Labels = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Detection of the painted lesions of one draw; volumes in voxels.
-
-    ``volumes`` counts new voxels of lesions that touch a painted one, for the nearest painted
-    lesion. ``false`` holds the volumes of lesions that touch neither a painted nor an earlier
-    lesion.
-    """
+    """Detection of the painted lesions of one draw; volumes in voxels."""
 
     found: NDArray[np.bool_]
-    volumes: NDArray[np.int64]
-    false: tuple[int, ...]
+    volumes: NDArray[np.int64]  # new voxels of touching lesions, for the nearest painted lesion
+    false: tuple[int, ...]  # of lesions that touch neither a painted nor an earlier lesion
 
 
 def compare_masks(painted: Labels, before: Labels, after: Labels) -> Findings:
-    """Compare the predicted lesions of a visit before and after painting.
-
-    All arrays are labels of shape (X, Y, Z); ``painted`` holds 1..n.
-
-    Examples
-    --------
-    >>> line = lambda *values: np.array(values, np.int32).reshape(-1, 1, 1)
-    >>> painted = line(0, 1, 1, 0, 0, 0, 2, 0, 0, 0)
-    >>> before, after = line(*[0] * 9, 1), line(0, 0, 1, 1, 0, 0, 0, 0, 2, 0)
-    >>> compare_masks(painted, before, after)
-    Findings(found=array([ True, False]), volumes=array([2, 0]), false=(1,))
-    """
+    """Compare predicted lesions before and after painting; ``painted`` holds labels 1..n."""
     overlap = overlap_table(painted, after)
     on_painted = np.asarray(overlap[1:].any(axis=0))
     explained = on_painted | overlap_table(before, after)[1:].any(axis=0)

@@ -61,11 +61,7 @@ def write_page(
     visits: Sequence[VisitCheck],
     reference: Mapping[str, Any] | None,
 ) -> Path:
-    """Write the self-contained ``check.html``; raises CannotCreateError if it cannot.
-
-    ``content`` is that of ``check.json``. Without ``reference`` the page leaves out the values of
-    the labelled cohort.
-    """
+    """Write the self-contained ``check.html``; raises CannotCreateError if it cannot."""
     return page.save(check_path(out_dir, ".html"), render_check(content, visits, reference))
 
 
@@ -74,7 +70,7 @@ def render_check(
     visits: Sequence[VisitCheck],
     reference: Mapping[str, Any] | None,
 ) -> str:
-    """Fill the page; parameters as for :func:`write_page`."""
+    """Fill the page; ``content`` is that of ``check.json``."""
     everything = _by_level(content, "all")["all"]
     headlines = {
         "painted lesions found": everything,
@@ -107,13 +103,7 @@ def render_check(
 
 
 def value(row: Row) -> str:
-    """Format a share as a percentage, or an estimate as a number.
-
-    Examples
-    --------
-    >>> value({"share": 0.625}), value({"share": None}), value({"value": 0.12345})
-    ('62 %', 'n/a', '0.123')
-    """
+    """Format a share as a percentage, or an estimate as a number."""
     if "share" not in row:
         return decimal(row["value"], 3)
     text = decimal(_percent(row["share"]), 0)
@@ -121,15 +111,7 @@ def value(row: Row) -> str:
 
 
 def interval(row: Row) -> str:
-    """Format the interval of a share or an estimate; empty if there is none.
-
-    Examples
-    --------
-    >>> interval({"share": 0.5, "low": 0.25, "high": 0.75})
-    '25 to 75 %'
-    >>> interval({"value": 0.5, "low": None, "high": None})
-    ''
-    """
+    """Format the interval of a share or an estimate; empty if there is none."""
     if "share" in row:
         ends, unit = [decimal(_percent(row[name]), 0) for name in ("low", "high")], " %"
     else:

@@ -1,9 +1,6 @@
 """Lesions of known size, location and contrast, painted into the white matter of a visit.
 
-Shapes and locations are those of :mod:`bids_msseg.training.synthesis.placing`, profile and texture
-those of :mod:`bids_msseg.training.synthesis.painting`. A painted lesion adds a share of the
-contrast of the visit's own lesions, blurred as by the voxels of the scan. Painted lesions are not
-real lesions.
+A lesion adds a share of the contrast of the visit's own lesions, blurred as by the scan's voxels.
 """
 
 from __future__ import annotations
@@ -33,7 +30,7 @@ SIZE_LEVELS: Final = ("3-10", "10-50", "50-200", ">200")
 STRENGTHS: Final = (0.4, 0.7, 1.0)
 """Shares of the contrast of the visit's own lesions; three draws paint all in every class."""
 HALO_MM: Final = 4
-"""The faint rim around a painted lesion ends here, and so does its soft edge."""
+"""Width of the faint rim and of the soft edge of a painted lesion."""
 BLUR_SDS: Final = 3
 """Standard deviations of the blur after which nothing is added."""
 HOSTS: Final = (Tissue.WHITE_MATTER, Tissue.CEREBELLAR_WHITE, Tissue.BRAINSTEM)
@@ -41,45 +38,29 @@ HOSTS: Final = (Tissue.WHITE_MATTER, Tissue.CEREBELLAR_WHITE, Tissue.BRAINSTEM)
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """A visit to paint lesions into, on the 1 mm working grid.
+    """A visit to paint lesions into, on the 1 mm working grid."""
 
-    ``images`` has shape (3, X, Y, Z): FLAIR, T1w, T2w in standard deviations of the brain.
-    ``terrain`` is white matter without lesions, ``contrast`` (3,) what own lesions add to each
-    contrast, ``blur`` (3, 3) comes from :func:`voxel_blur`.
-    """
-
-    images: Array
+    images: Array  # (3, X, Y, Z): FLAIR, T1w, T2w in standard deviations of the brain
     present: tuple[bool, bool, bool]
     brain: Mask
-    terrain: Terrain
-    contrast: Array
-    blur: NDArray[np.float64]
+    terrain: Terrain  # white matter without lesions
+    contrast: Array  # (3,): what own lesions add to each contrast
+    blur: NDArray[np.float64]  # (3, 3): voxel_blur of each contrast
 
 
 @dataclass(frozen=True, slots=True)
 class Painted:
-    """A visit with n painted lesions; ``lesions`` holds only the painted ones.
-
-    ``images`` equal those of the canvas outside ``support``. ``strengths`` are shares of the
-    contrast of the visit's own lesions; ``added`` is the mean change of FLAIR in each lesion, in
-    standard deviations of the brain.
-    """
+    """A visit with painted lesions."""
 
     images: Array
-    lesions: LesionMap
-    strengths: tuple[float, ...]
-    added: tuple[float, ...]
-    support: Mask
+    lesions: LesionMap  # only the painted ones
+    strengths: tuple[float, ...]  # shares of the contrast of the visit's own lesions
+    added: tuple[float, ...]  # mean change of FLAIR in each lesion, in SD of the brain
+    support: Mask  # where the images differ from those of the canvas
 
 
 def size_level(volume_mm3: float) -> str:
-    """Return the size class of a lesion volume; an edge belongs to the larger class.
-
-    Examples
-    --------
-    >>> [size_level(volume) for volume in (3, 9.9, 10, 200, 5000)]
-    ['3-10', '3-10', '10-50', '>200', '>200']
-    """
+    """Return the size class of a lesion volume; an edge belongs to the larger class."""
     return SIZE_LEVELS[_size_class(volume_mm3)]
 
 
@@ -88,18 +69,8 @@ def _size_class(volume_mm3: float) -> int:
 
 
 def voxel_blur(image: Volume, to_flair: Affine, grid: Affine) -> NDArray[np.float64]:
-    """Measure the blur of scan voxels on the 1 mm grid, as SDs in voxels (x, y, z).
-
-    The model is that of :func:`bids_msseg.imaging.resample.smooth_before_coarser`; 0 for voxels of
-    at most 1 mm. ``to_flair`` maps world mm of the image, ``grid`` voxels of the grid, to FLAIR
-    world mm.
-
-    Examples
-    --------
-    >>> image = Volume(np.zeros((4, 4, 4)), np.diag([0.5, 1.0, 3.0, 1.0]))
-    >>> voxel_blur(image, np.eye(4), np.eye(4)).round(4)
-    array([0.    , 0.    , 1.4142])
-    """
+    """Return the blur of scan voxels on the 1 mm grid, as SDs in voxels (x, y, z)."""
+    # the model is that of imaging.resample.smooth_before_coarser
     axes = (inverse(grid) @ to_flair @ image.affine)[:3, :3]
     edges = np.linalg.norm(axes, axis=0)
     variance = np.clip(edges**2 - 1, 0, None) / 4
@@ -110,12 +81,7 @@ def voxel_blur(image: Volume, to_flair: Affine, grid: Affine) -> NDArray[np.floa
 def find_terrain(
     tissue: NDArray[np.integer], anatomy: NDArray[np.integer], blocked: Mask
 ) -> Terrain:
-    """Find lesion-free white matter to paint into, and the reference of each region.
-
-    ``tissue`` holds codes of :class:`bids_msseg.models.anatomy.Anatomy` from CNN-1, ``anatomy``
-    those of :class:`bids_msseg.lesions.regions.RegionAnatomy`. Raises DataError if no white
-    matter is left.
-    """
+    """Find lesion-free white matter to paint into; raises DataError if there is none."""
     white = np.isin(tissue, HOSTS) & ~blocked
     fluid = (anatomy == RegionAnatomy.VENTRICLE) | (tissue == Tissue.VENTRICLE)
     if not (white & ~fluid).any():
@@ -130,11 +96,7 @@ def find_terrain(
 
 
 def paint_draw(canvas: Canvas, draw: int, rng: np.random.Generator) -> Painted:
-    """Paint one lesion of each size class in each region, as far as there is room.
-
-    ``draw`` counts from 0 and decides which lesion has which strength. The result has no lesions
-    if there is no room.
-    """
+    """Paint one lesion of each size class in each region, as far as there is room."""
     lesions = _place(canvas.terrain, rng)
     strengths = tuple(
         _strength(lesion, volume, draw)

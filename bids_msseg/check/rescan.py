@@ -1,14 +1,12 @@
 """Pseudo-rescans: simulated second scans of a brain, moved, resampled and with other noise.
 
-All computations are on arrays of the 1 mm working grid, so the differences between the two scans
-are known: position, interpolation, noise and, if requested, slice thickness. A real second scan
-differs in more respects (scanner drift, gradients, bias field), and its noise replaces that of the
-first scan, whereas here noise is added to it.
+A real second scan also differs in scanner drift, gradients and bias field, and its noise replaces
+that of the first scan, whereas here noise is added to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,45 +29,24 @@ SHIFT_MM = 2.0
 
 @dataclass(frozen=True, slots=True)
 class RescanPlan:
-    """Motion, noise and slices of a pseudo-rescan, in voxels of the 1 mm working grid.
+    """Motion, noise and slices of a pseudo-rescan, in voxels of the 1 mm working grid."""
 
-    The rotation is about the centre of the grid and precedes the ``shift`` (x, y, z). ``noise`` is
-    in standard deviations of the brain, one for all contrasts or one each. Noise is drawn on
-    slices ``slices`` voxels apart; ``thicken`` also averages the image over them.
-    """
-
-    degrees: float = 5.0
+    degrees: float = 5.0  # about the centre of the grid, before the shift
     turn_axis: tuple[float, float, float] = OBLIQUE
     shift: tuple[float, float, float] = (1.3, -0.7, 2.1)
-    noise: float | tuple[float, ...] = 0.1
-    slices: float = 1.0
-    thicken: bool = False
+    noise: float | tuple[float, ...] = 0.1  # in SD of the brain, one for all contrasts or each
+    slices: float = 1.0  # distance of the slices on which noise is drawn
     slice_axis: int = 2
     seed: int = 0
-
-    @classmethod
-    def of_thick(cls, slices: float, slice_axis: int) -> RescanPlan:
-        """Create a plan for a visit with thick slices: same slices, moved in plane only.
-
-        Nothing is known between thick slices, so a rotated head cannot be computed from them.
-        """
-        shift = [1.3, -0.7, 2.1]
-        shift[slice_axis] = 0.0
-        x, y, z = shift
-        return cls(degrees=0.0, shift=(x, y, z), slices=slices, slice_axis=slice_axis)
 
 
 @dataclass(frozen=True, slots=True)
 class Rescan:
-    """Pseudo-rescan on its own grid, normalised anew.
+    """Pseudo-rescan on its own grid, normalised anew."""
 
-    ``images`` has shape (3, X, Y, Z): -3 outside the brain, all zero for a missing contrast.
-    ``motion`` (4, 4) maps voxels of the second scan to voxels of the first.
-    """
-
-    images: Array
+    images: Array  # (3, X, Y, Z): -3 outside the brain, all zero for a missing contrast
     brain: NDArray[np.bool_]
-    motion: Affine
+    motion: Affine  # voxels of the second scan to voxels of the first
 
 
 def pseudo_rescan(
@@ -77,19 +54,13 @@ def pseudo_rescan(
     present: Sequence[bool],
     brain: NDArray[np.bool_],
     plan: RescanPlan,
+    average: Callable[[Array], Array] | None = None,  # over thicker slices, before noise
 ) -> Rescan:
-    """Simulate a second scan of FLAIR, T1w and T2w, shape (3, X, Y, Z), on the 1 mm grid.
-
-    The grid grows so that the brain stays inside. The image is extended beyond the brain by its
-    nearest value and interpolated with cubic splines. Raises ValueError if ``plan`` averages
-    slices of a fraction of a voxel.
-    """
-    if plan.thicken and (plan.slices < 1 or plan.slices % 1):
-        raise ValueError(f"only whole voxels can be averaged, not {plan.slices}")
+    """Simulate a second scan of FLAIR, T1w and T2w (3, X, Y, Z) on a 1 mm grid that fits it."""
     motion, grid = _motion(brain.shape, plan)
     inside = resample(Volume(brain.astype(np.float32), np.eye(4)), grid, motion).data
-    if plan.thicken:
-        inside = thicken(inside, int(plan.slices), plan.slice_axis)
+    if average is not None:
+        inside = average(inside)
     new_brain = inside >= 0.5
     beyond = ndimage.distance_transform_edt(~brain, return_distances=False, return_indices=True)
     rng = np.random.default_rng(plan.seed)
@@ -97,8 +68,11 @@ def pseudo_rescan(
     acquired = np.zeros((len(images), *grid), np.float32)
     for channel in np.flatnonzero(present):
         endless = images[channel].astype(np.float32)[tuple(beyond)]
+        moved = resample(Volume(endless, np.eye(4)), grid, motion, order=3).data
+        if average is not None:
+            moved = average(moved)
         level = float(noise[channel])
-        acquired[channel] = _acquire(endless, new_brain, motion, plan, level, rng)
+        acquired[channel] = _acquire(moved, new_brain, plan, level, rng)
     return Rescan(acquired, new_brain, motion)
 
 
@@ -108,11 +82,7 @@ def plan_rescans(
     rng: np.random.Generator,
     count: int,
 ) -> tuple[RescanPlan, ...]:
-    """Draw small head movements; with thick slices only in-plane shifts.
-
-    ``spacing`` is the voxel edges of the FLAIR in mm, in axis order of the working grid; ``noise``
-    is measured per contrast.
-    """
+    """Draw head movements, in plane for thick slices; ``spacing`` (mm) is that of the FLAIR."""
     axis = int(np.argmax(spacing))
     thick = spacing[axis] >= THICK_MM
     plans = []
@@ -135,25 +105,7 @@ def map_back(probability: Array, rescan: Rescan, shape: tuple[int, int, int]) ->
     return back
 
 
-def thicken(image: NDArray[np.floating], voxels: int, axis: int) -> Array:
-    """Average over slices of ``voxels`` thickness and interpolate between them.
-
-    An incomplete last slice is completed with the last plane.
-
-    Examples
-    --------
-    >>> thicken(np.array([0.0, 3, 6, 9, 9, 9]), 3, 0).tolist()
-    [3.0, 3.0, 5.0, 7.0, 9.0, 9.0]
-    """
-    planes = np.moveaxis(image.astype(np.float32), axis, 0)
-    length = len(planes)
-    count = -(-length // voxels)
-    order = np.minimum(np.arange(count * voxels), length - 1)
-    means = planes[order].reshape(count, voxels, *planes.shape[1:]).mean(axis=1)
-    return np.moveaxis(_between(means, float(voxels), length), 0, axis)
-
-
-def _between(planes: Array, spacing: float, length: int) -> Array:
+def interpolate_planes(planes: Array, spacing: float, length: int) -> Array:
     """Interpolate along the first axis; the first plane covers the first ``spacing`` voxels."""
     at = np.clip((np.arange(length) + 0.5) / spacing - 0.5, 0, len(planes) - 1)
     low = np.minimum(at.astype(int), max(len(planes) - 2, 0))
@@ -179,18 +131,13 @@ def _motion(shape: tuple[int, ...], plan: RescanPlan) -> tuple[Affine, tuple[int
 
 
 def _acquire(
-    image: Array,
+    moved: Array,
     inside: NDArray[np.bool_],
-    motion: Affine,
     plan: RescanPlan,
     noise: float,
     rng: np.random.Generator,
 ) -> Array:
-    """Simulate one contrast of the second scan, normalised as in the app."""
-    x, y, z = inside.shape
-    moved = resample(Volume(image, np.eye(4)), (x, y, z), motion, order=3).data
-    if plan.thicken:
-        moved = thicken(moved, int(plan.slices), plan.slice_axis)
+    """Add noise to a moved image, and normalise it as in the app."""
     spread = float(moved[inside].std())
     noisy = moved + noise * spread * _slice_noise(inside.shape, plan, rng)
     return np.where(inside, zscore(noisy, inside), np.float32(BACKGROUND)).astype(np.float32)
@@ -202,4 +149,4 @@ def _slice_noise(shape: tuple[int, ...], plan: RescanPlan, rng: np.random.Genera
     in_plane = [edge for axis, edge in enumerate(shape) if axis != plan.slice_axis]
     count = int(np.ceil(length / plan.slices))
     planes = rng.standard_normal((count, *in_plane), np.float32)
-    return np.moveaxis(_between(planes, plan.slices, length), 0, plan.slice_axis)
+    return np.moveaxis(interpolate_planes(planes, plan.slices, length), 0, plan.slice_axis)

@@ -51,11 +51,7 @@ PREPARING: Final = (
 
 
 def check_dataset(config: RunConfig, plan: Plan) -> ExitCode:
-    """Measure how reliable lesion masks are on the visits of a dataset.
-
-    Returns the code that all failed visits share, else ``FAILURE``; ``TEMPORARY`` if another run
-    locks a visit. Raises MssegError if nothing can be done.
-    """
+    """Measure how reliable lesion masks are on the visits of a dataset; return the exit code."""
     on_cpu = _check_needs(config)
     resources = find_resources(config)
     for note in resources.notes:
@@ -94,19 +90,7 @@ def _check_needs(config: RunConfig) -> bool:
 
 
 def choose_visits(visits: Sequence[Visit], max_visits: int) -> tuple[Visit, ...]:
-    """Choose at most ``max_visits`` visits, from many participants, spread over the dataset.
-
-    Keeps the order of ``visits``, which must be sorted by participant.
-
-    Examples
-    --------
-    >>> names = [("1", "a"), ("1", "b"), ("2", None), ("3", None), ("4", None)]
-    >>> visits = [Visit(*name, Path()) for name in names]
-    >>> [visit.key for visit in choose_visits(visits, 2)]
-    ['sub-1_ses-a', 'sub-4']
-    >>> len(choose_visits(visits, 4)), len(choose_visits(visits, 9))
-    (4, 5)
-    """
+    """Choose at most ``max_visits`` visits of as many participants as possible, in their order."""
     first: dict[str, int] = {}
     for place, visit in enumerate(visits):
         first.setdefault(visit.participant, place)
@@ -178,16 +162,7 @@ def _workers(resources: Resources, visits: int, *, on_cpu: bool) -> int:
 
 
 def expected_seconds(records: Sequence[VisitRecord], runs: int) -> float | None:
-    """Estimate the seconds per visit as the median over finished visits.
-
-    ``runs`` is the number of network runs. Returns None if no record has timings.
-
-    Examples
-    --------
-    >>> times = {"brain": 4.0, "bias": 6.0, "segment": 20.0, "draw": 3.0}
-    >>> expected_seconds([VisitRecord("1", None, "sub-1", "ok", timings_s=times)], 7)
-    150.0
-    """
+    """Return the median seconds of finished visits for ``runs`` network runs; None if unknown."""
     estimates = [
         sum(value for step, value in times.items() if step.startswith(PREPARING))
         + runs * times["segment"]
@@ -251,12 +226,9 @@ def _each(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, MssegError |
 
 
 def _write(config: RunConfig, jobs: Sequence[Job], errors: Mapping[str, MssegError]) -> None:
-    """Write tables and page of every visit that was checked with these settings.
-
-    An earlier result of a visit that failed in this run is left out, because the visit has changed
-    since.
-    """
+    """Write tables and page of every visit that was checked with these settings."""
     settings, out = jobs[0].settings, config.output_dir
+    # an earlier result of a visit that failed in this run is out of date
     stored_checks = [stored for stored in read_all(out) if stored.visit.key not in errors]
     visits = [stored.visit for stored in stored_checks if stored.settings == settings]
     n_excluded = len(stored_checks) - len(visits)

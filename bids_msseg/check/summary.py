@@ -19,26 +19,21 @@ from bids_msseg.lesions.regions import REGION_LABELS
 
 WILSON, BOOTSTRAP = "Wilson", "bootstrap"
 UPPER, LOWER, NEITHER, UNKNOWN = "upper", "lower", "neither", "unknown"
-"""What the sensitivity to painted lesions is a bound of, as far as is known."""
+"""How the sensitivity to painted lesions bounds that to real lesions, if known."""
 
 
 @dataclass(frozen=True, slots=True)
 class VisitCheck:
-    """Measurements of one visit; rows as created by :mod:`bids_msseg.check.visit`.
-
-    There is one row per painted lesion, draw and pseudo-rescan; labels have no ``sub-`` or
-    ``ses-``. ``contrast`` (of the visit's own lesions) and ``noise`` are for FLAIR, T1w and T2w;
-    ``load_ml`` is of the scan itself.
-    """
+    """Measurements of one visit: a row per painted lesion, per draw and per pseudo-rescan."""
 
     participant: str
     session: str | None
     lesions: tuple[Row, ...]
     draws: tuple[Row, ...]
     rescans: tuple[Row, ...]
-    load_ml: float
-    contrast: tuple[float, ...]
-    noise: tuple[float, ...]
+    load_ml: float  # of the scan itself
+    contrast: tuple[float, ...]  # of the visit's own lesions in FLAIR, T1w and T2w
+    noise: tuple[float, ...]  # of FLAIR, T1w and T2w
     flags: tuple[str, ...]
     seconds: float
 
@@ -55,30 +50,18 @@ class VisitCheck:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A share of lesions with its 95 % interval; NaN without lesions.
-
-    ``interval`` is ``bootstrap`` (over patients) or ``Wilson``, which treats lesions as
-    independent and applies with fewer than five patients or if all or no lesions were found.
-    """
+    """A share of lesions with its 95 % interval; NaN without lesions."""
 
     n: int
     found: int
     share: float
     low: float
     high: float
-    interval: str
+    interval: str  # BOOTSTRAP over patients, or WILSON over lesions as if they were independent
 
 
 def wilson(found: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
-    """Return the Wilson interval of a share (1927, doi:10.1080/01621459.1927.10502953).
-
-    NaN if ``n`` is 0.
-
-    Examples
-    --------
-    >>> [round(end, 4) for end in wilson(8, 10)]
-    [0.4902, 0.9433]
-    """
+    """Return the Wilson interval of a share (1927, doi:10.1080/01621459.1927.10502953)."""
     if not n:
         return math.nan, math.nan
     ends = binomtest(found, n).proportion_ci(level, method="wilson")
@@ -86,13 +69,7 @@ def wilson(found: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
 
 
 def rate(hits: Sequence[bool], patients: Sequence[str]) -> Rate:
-    """Estimate the share of detected lesions, with ``hits`` and ``patients`` per lesion.
-
-    Examples
-    --------
-    >>> rate([True, True, False, True], ["a", "a", "b", "b"]).interval
-    'Wilson'
-    """
+    """Estimate the share of detected lesions, with ``hits`` and ``patients`` per lesion."""
     found, n = sum(hits), len(hits)
     estimate = estimate_mean([float(hit) for hit in hits], patients)
     if estimate.has_interval and 0 < found < n:
@@ -102,12 +79,7 @@ def rate(hits: Sequence[bool], patients: Sequence[str]) -> Rate:
 
 
 def sensitivity(lesions: Iterable[tuple[str, Row]]) -> list[Row]:
-    """Estimate the share of lesions found, by size, region and strength.
-
-    Takes (patient, row) pairs. Returns the fields of :class:`Rate` with ``by`` and ``level``;
-    ``by`` is ``all``, ``size``, ``region``, ``strength``, ``size, region`` or ``size, strength``.
-    Combined classes only appear if they have lesions.
-    """
+    """Estimate the share of (patient, row) lesions found, by size, region and strength."""
     lesion_rows = list(lesions)
     strengths = tuple(f"{strength:g}" for strength in STRENGTHS)
     return [
@@ -159,12 +131,7 @@ def _rates(
 
 
 def summarise(visits: Sequence[VisitCheck]) -> dict[str, Any]:
-    """Summarise the visits of a check (at least one) as in ``check.json``.
-
-    The keys are ``Participants``, ``Visits``, ``Sensitivity``, ``FalsePositives`` (per draw),
-    ``Volumes`` (error of found lesions relative to the painted volume) and ``Load``
-    (:func:`load_agreement`).
-    """
+    """Summarise the visits of a check (at least one) as in ``check.json``."""
     lesions = [(visit.participant, row) for visit in visits for row in visit.lesions]
     return {
         "Participants": len({visit.participant for visit in visits}),
@@ -219,12 +186,7 @@ def _volumes(lesions: Sequence[tuple[str, Row]]) -> list[Row]:
 
 
 def load_agreement(visits: Sequence[VisitCheck]) -> dict[str, Row]:
-    """Compare the loads of scans and pseudo-rescans (mL) and the Dice of their masks.
-
-    Bias and limits are rescan minus scan, as in
-    :func:`bids_msseg.lesions.comparison.agreement.upper_limit_of_repeats`, from three visits on.
-    Intervals are over patients; ``n`` counts visits, or pairs for Dice. Undefined values are NaN.
-    """
+    """Compare loads (mL, rescan minus scan) and masks (Dice) of scans and pseudo-rescans."""
     repeated = [visit for visit in visits if visit.rescans]
     patients = [visit.participant for visit in repeated]
     loads = np.array([_repeats(visit) for visit in repeated]).reshape(-1, 4)
@@ -251,11 +213,7 @@ def load_agreement(visits: Sequence[VisitCheck]) -> dict[str, Row]:
 
 
 def _repeats(visit: VisitCheck) -> tuple[float, float, float, float]:
-    """Return statistics of the loads of a visit for limits of agreement.
-
-    They are the mean load of the pseudo-rescans, the load of the scan, and the sum of squares and
-    the number of the pseudo-rescans.
-    """
+    """Return mean load of the rescans, load of the scan, sum of squares and number of rescans."""
     first, *again = visit.loads
     return float(np.mean(again)), first, float(np.var(again) * len(again)), float(len(again))
 
@@ -271,11 +229,9 @@ def _number(value: float | None) -> float:
 
 
 def bound(reference: Mapping[str, Any] | None) -> str:
-    """Compare the detection of painted and real lesions in the labelled cohort.
+    """Return UPPER (LOWER) if painted lesions of all sizes are found more (less) often than real.
 
-    Returns ``upper`` (``lower``) if the interval of painted lesions is above (below) that of
-    expert lesions in every size class that both have, else ``neither``; ``unknown`` without data.
-    ``reference`` is as from :func:`summarise`, with ``ExpertSensitivity``.
+    Sizes are compared by the intervals of the labelled cohort.
     """
     if not reference or "ExpertSensitivity" not in reference:
         return UNKNOWN

@@ -130,8 +130,5 @@ _BOUNDS: Final[Mapping[str, str]] = {
 
 
 def notes(reference: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """Return the notes needed to interpret the figures of a check.
-
-    The note on real lesions depends on ``reference`` (values of the labelled cohort).
-    """
+    """Return the notes needed to interpret the figures of a check."""
     return (_PAINTED, _BOUNDS[bound(reference)], _RESCANS, _GRID, _INTERVALS)

@@ -1,7 +1,4 @@
-"""Check of one visit: preparation as in the app, painting, pseudo-rescans, segmentation.
-
-Everything is measured on the 1 mm grid that the networks read.
-"""
+"""Check of one visit on the 1 mm grid: preparation, painting, pseudo-rescans, segmentation."""
 
 from __future__ import annotations
 
@@ -40,8 +37,7 @@ from bids_msseg.training.data.painting import KEEP_AWAY_VOXELS, SUSPECT, measure
 Row = dict[str, Any]
 Mask = NDArray[np.bool_]
 Segmenter = Callable[[Stack], Mapping[str, Volume]]
-"""Networks on a stack: ``probability``, ``candidate``, ``candidates`` and ``anatomy``, as
-:func:`bids_msseg.pipeline.segment.segment_stack` gives them."""
+"""Networks on a stack: maps of :func:`bids_msseg.pipeline.segment.segment_stack`."""
 MIN_NOISE = 0.01
 """Where less is measured, in standard deviations of the brain, every axis is interpolated."""
 _PAINT, _RESCAN = 1, 2
@@ -63,21 +59,16 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A visit before the networks run; arrays on the grid of the stack.
+    """A visit before the networks run; arrays on the grid of the stack."""
 
-    ``name`` is the visit key and seeds random numbers. ``outside`` marks where no lesion can be.
-    ``spacing`` has the voxel edges of FLAIR in mm. ``blur`` (3, 3) and ``noise`` (3,) are per
-    contrast, ``noise`` in standard deviations of the brain.
-    """
-
-    name: str
+    name: str  # visit key, also a seed of random numbers
     stack: Stack
-    outside: Mask
+    outside: Mask  # where no lesion can be
     anatomy: NDArray[np.uint8]
     regions: NDArray[np.int8]
-    spacing: tuple[float, ...]
-    blur: NDArray[np.float64]
-    noise: tuple[float, ...]
+    spacing: tuple[float, ...]  # of FLAIR in mm
+    blur: NDArray[np.float64]  # (3, 3): voxel_blur of each contrast
+    noise: tuple[float, ...]  # of each contrast, in standard deviations of the brain
     flags: tuple[str, ...]
 
     def rng(self, seed: int, stream: int) -> np.random.Generator:
@@ -89,16 +80,11 @@ def prepare(
     name: str,
     files: Mapping[str, Path],
     *,
-    given_brain: Path | None = None,
+    given_brain: Path | None = None,  # on the FLAIR grid
     device: str = "cpu",
     threads: int = 1,
 ) -> Prepared:
-    """Run all steps of the app before the networks.
-
-    ``files`` has ``FLAIR`` and optionally ``T1w`` and ``T2w``, as acquired; ``given_brain`` is on
-    the FLAIR grid. ``device`` is for brain extraction. Raises NoInputError, DataError or IoError
-    if an image is unusable.
-    """
+    """Run all steps of the app before the networks; raises an MssegError for unusable images."""
     spacings = {
         contrast: check_header(path, contrast=contrast).spacing for contrast, path in files.items()
     }
@@ -153,10 +139,7 @@ def _noise(measures: Mapping[str, float], contrast: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class FirstScan:
-    """Segmentation of a visit as it is, and the canvas to paint lesions into.
-
-    The canvas leaves out lesions, candidates and their surroundings.
-    """
+    """Segmentation of a visit as it is, and the canvas to paint lesions into."""
 
     prepared: Prepared
     lesions: Labels
@@ -191,10 +174,7 @@ def _cleared(maps: Mapping[str, Volume], outside: Mask, cut: Cut) -> NDArray[np.
 def paint_and_find(
     first: FirstScan, run: Segmenter, cut: Cut, *, draws: int, seed: int
 ) -> tuple[list[Row], list[Row]]:
-    """Paint sets of lesions and segment the images; return rows of lesions and of draws.
-
-    A draw without room for a lesion has no row.
-    """
+    """Paint sets of lesions and segment the images; return rows of lesions and of draws."""
     prepared = first.prepared
     rng = prepared.rng(seed, _PAINT)
     lesions: list[Row] = []

@@ -1,9 +1,4 @@
-"""``msseg-demo``: write a small synthetic BIDS dataset, and score lesion masks of it.
-
-The anatomy is the embedded MNI152 template, deformed differently for each participant; the lesions
-are painted. True masks are in ``derivatives/truth``. Scores on these images show that the program
-works, not how good it is on patients.
-"""
+"""``msseg-demo``: write a small synthetic BIDS dataset, and score lesion masks of it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """Command line of the BIDS App, which is parsed to a :class:`~bids_msseg.config.RunConfig`.
 
-``msseg BIDS_DIR OUTPUT_DIR {participant,group} [options]`` follows the BIDS Apps convention and
-the exit codes of the BIDS execution specification. Slow imports follow after the command line has
-been checked, so that help, version and errors appear at once.
+Slow imports follow the check of the command line, so that help and errors appear at once.
 """
 
 from __future__ import annotations
@@ -68,11 +66,7 @@ def _run(config: RunConfig) -> int:
 
 
 def check_inputs(config: RunConfig) -> None:
-    """Check that named files and folders exist, before any slow import.
-
-    The group level needs no dataset. Raises UsageError if the plugin file is missing, NoInputError
-    if a folder is.
-    """
+    """Check that named files and folders exist (UsageError, NoInputError) before slow imports."""
     plugin = config.performance.use_plugin
     if plugin is not None and not plugin.is_file():
         raise UsageError(f"no plugin file found at {plugin}", hint="correct --use-plugin")
@@ -108,15 +102,7 @@ def _is_folder(path: Path) -> bool:
 def parse_args(arguments: Sequence[str]) -> RunConfig:
     """Read a command line and the configuration file that it may name.
 
-    Options may be spelled with ``-`` or ``_``. Raises UnknownLevelError for an unknown analysis
-    level, UsageError for other mistakes, SystemExit after ``--help``, ``--version`` or
-    ``--bids-exec-spec``.
-
-    Examples
-    --------
-    >>> config = parse_args("/bids /out participant group --participant_label sub-01 07".split())
-    >>> config.levels, config.query.participant_label
-    (('participant', 'group'), ('01', '07'))
+    Raises UsageError or UnknownLevelError for mistakes, SystemExit after options such as --help.
     """
     options, notes = _read_arguments(arguments)
     file = options.pop("config_file", None)
@@ -131,7 +117,8 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[dict[str, Any], tuple[str
     """Parse arguments into options by name, with notes on those that were reinterpreted."""
     parser = build_parser()
     canonical = [compatibility.canonical(argument) for argument in arguments]
-    remaining, late_levels = compatibility.split_off_levels(canonical, _list_flags(parser))
+    words = compatibility.drop_words(canonical)
+    remaining, late_levels = compatibility.split_off_levels(words, _list_flags(parser))
     namespace, extra = parser.parse_known_args(remaining)
     if extra:
         _refuse_extra(parser, extra[0])
@@ -210,11 +197,7 @@ class _PrintExecSpec(argparse.Action):
 
 
 def bids_exec_spec() -> str:
-    """Return the Boutiques descriptor (schema 0.5) of the installed version as JSON.
-
-    Follows the BIDS execution specification. Names the image of the running container, otherwise
-    the released image of this version.
-    """
+    """Return the Boutiques descriptor (schema 0.5) of this version and container as JSON."""
     file = resources.files("bids_msseg").joinpath("data/boutiques.json")
     descriptor = json.loads(file.read_text(encoding="utf-8"))
     descriptor["tool-version"] = __version__
@@ -272,7 +255,7 @@ def _add_other_options(parser: argparse.ArgumentParser) -> None:
         "-w", "--work-dir", metavar="DIR", help="intermediate files [OUTPUT_DIR/.work]"
     )
     add_switch(group, "clean-workdir", "remove the work folders of visits processed now")
-    add_switch(group, "clean-outputs", "remove results of images no longer used")
+    add_switch(group, "clean-outputs", "remove results of unused images and removed visits")
     group.add_argument(
         "--config-file", metavar="FILE", help="TOML options; the command line overrides them"
     )

@@ -1,8 +1,6 @@
-"""Synthetic brains for the demo: the template's anatomy, varied for each participant.
+"""Synthetic brains for the demo: the template with a random deformation for each participant.
 
-The template is an average of many people, so its cortex is blurred. Each participant gets a random
-smooth deformation, larger or smaller ventricles, and sharper tissue fractions with a random bias,
-which opens some sulci and closes others.
+Ventricle widths vary, and the blurred tissue fractions are sharpened with a random bias.
 """
 
 from __future__ import annotations
@@ -34,42 +32,29 @@ TISSUE_MEANS = {
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """Tissue fractions, T1w and regions on a 1 mm grid.
-
-    ``affine`` maps voxels to mm. ``t1w`` is that of the template in SD of the brain, 0 outside.
-    ``outward``, shape (3, X, Y, Z), points away from the ventricles and decreases with the
-    distance; it is used to widen them.
-    """
+    """Tissue fractions, T1w and regions on a 1 mm grid; ``affine`` maps voxels to mm."""
 
     affine: Affine
     brain: NDArray[np.float32]
     grey: NDArray[np.float32]
     white: NDArray[np.float32]
-    t1w: NDArray[np.float32]
+    t1w: NDArray[np.float32]  # of the template, in SD of the brain, 0 outside
     regions: NDArray[np.uint8]
-    outward: NDArray[np.float32]
+    outward: NDArray[np.float32]  # (3, X, Y, Z), away from the ventricles, to widen them
 
 
 @dataclass(frozen=True, slots=True)
 class Brain:
-    """One participant without lesions, on a 1 mm grid.
-
-    ``affine`` maps voxels to the participant's mm. ``mask`` is the fraction of brain including the
-    surrounding fluid; ``images`` (3, X, Y, Z) are FLAIR, T1w and T2w in SD of the brain;
-    ``terrain`` holds the possible places of lesions.
-    """
+    """One participant without lesions, on a 1 mm grid; ``affine`` maps to the participant's mm."""
 
     affine: Affine
-    mask: NDArray[np.float32]
-    images: NDArray[np.float32]
+    mask: NDArray[np.float32]  # fraction of brain, including the surrounding fluid
+    images: NDArray[np.float32]  # (3, X, Y, Z): FLAIR, T1w and T2w in SD of the brain
     terrain: Terrain
 
 
 def load_maps(template: Template) -> Maps:
-    """Read the tissues of the embedded template and crop them to the brain.
-
-    Raises ValueError if the template has no map of regions.
-    """
+    """Read the tissues of the embedded template, which has a map of regions; crop to the brain."""
     if template.regions is None:
         raise ValueError(f"{template.name} has no map of regions")
     stem = f"tpl-{EMBEDDED}_res-1_label-"
@@ -118,10 +103,7 @@ def make_brain(maps: Maps, rng: np.random.Generator) -> Brain:
 def smooth_field(
     rng: np.random.Generator, shape: tuple[int, ...], spacing: float | Sequence[float]
 ) -> NDArray[np.float32]:
-    """Make a smooth random field of about SD 1 from cubic B-splines.
-
-    ``spacing`` is the distance in voxels between independent values along each axis.
-    """
+    """Make a smooth random field of about SD 1 from cubic B-splines, ``spacing`` voxels apart."""
     steps = np.broadcast_to(spacing, 3)
     waves = [_spline_weights(size, step) for size, step in zip(shape, steps, strict=True)]
     field: NDArray[Any] = rng.standard_normal([w.shape[1] for w in waves], np.float32)
@@ -131,10 +113,7 @@ def smooth_field(
 
 
 def _spline_weights(size: int, spacing: float) -> NDArray[np.float32]:
-    """Return cubic B-splines at the voxels of one axis, shape (size, knots).
-
-    Their mean power is one.
-    """
+    """Return cubic B-splines at the voxels of one axis, (size, knots), with mean power one."""
     knots = int(np.ceil(size / spacing)) + 3
     distance = np.abs(np.arange(size)[:, None] / spacing + 1.0 - np.arange(knots))
     near, far = 2 / 3 - distance**2 + distance**3 / 2, np.clip(2.0 - distance, 0.0, None) ** 3 / 6
@@ -176,20 +155,14 @@ def _deform(maps: Maps, rng: np.random.Generator) -> Maps:
 
 
 def _outward(ventricle: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return vectors away from the ventricles, shape (3, X, Y, Z).
-
-    They decrease with the distance to the ventricles.
-    """
+    """Return vectors away from the ventricles, (3, X, Y, Z), decreasing with the distance."""
     depth = smooth_distance(ventricle) - smooth_distance(~ventricle)
     fading = np.exp(-np.abs(depth) / 10.0)
     return np.stack([slope * fading for slope in np.gradient(depth)]).astype(np.float32)
 
 
 def smooth_distance(target: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return the smoothed distance in mm to a target of 1 mm voxels.
-
-    It is computed at 2 mm, and is 0 well inside the target.
-    """
+    """Return the smoothed distance in mm to a target of 1 mm voxels, computed at 2 mm."""
     half = 2.0 * ndimage.distance_transform_edt(~target[::2, ::2, ::2])
     return upsample(ndimage.gaussian_filter(half.astype(np.float32), 1.0), target.shape)
 
@@ -198,7 +171,7 @@ def upsample(half: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.fl
     """Interpolate from every second voxel to all voxels of ``shape``."""
     for axis, size in enumerate(shape):
         full = np.empty((*half.shape[:axis], size, *half.shape[axis + 1 :]), np.float32)
-        # views with the axis in front: what is written to them lands in `full`
+        # views with the axis in front: assignment to `new` changes `full`
         new, old = np.moveaxis(full, axis, 0), np.moveaxis(half, axis, 0)
         new[::2] = old
         new[1 : 2 * len(old) - 1 : 2] = (old[:-1] + old[1:]) / 2
@@ -211,10 +184,7 @@ def upsample(half: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.fl
 def tissue_fractions(
     maps: Maps, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Sharpen the blurred tissues of an average brain, with a random bias.
-
-    Returns the fractions of fluid, grey and white matter, which sum to that of the brain.
-    """
+    """Return fractions of fluid, grey and white matter, sharpened with a random bias."""
     shape = maps.brain.shape
     fluid = np.clip(1.0 - maps.grey - maps.white, 0.0, 1.0)
     powers = []
@@ -232,7 +202,7 @@ def _images(
     """Synthesise the images from tissue brightness and the detail of the template's T1w."""
     inside = maps.brain >= 0.5
     means = np.array(list(TISSUE_MEANS.values()), np.float32)
-    # what surrounds a brain is fluid: the voxels of its rim share in it
+    # voxels at the rim of the brain are partly fluid
     images = np.tensordot(means, tissues, axes=1) + means[:, :1, None, None] * (1.0 - maps.brain)
     images[1] += 0.5 * _detail(maps, inside)
     shape = maps.brain.shape
@@ -245,10 +215,7 @@ def _images(
 
 
 def _detail(maps: Maps, inside: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return the part of the template's T1w that its tissues do not explain.
-
-    It shows the deep nuclei, for example.
-    """
+    """Return the part of the template's T1w, as in deep nuclei, that tissues do not explain."""
     design = np.stack([maps.grey[inside], maps.white[inside], np.ones(inside.sum())], axis=1)
     weights, *_ = np.linalg.lstsq(design[::20], maps.t1w[inside][::20], rcond=None)
     detail = np.zeros(inside.shape, np.float32)

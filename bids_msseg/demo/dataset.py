@@ -72,24 +72,17 @@ RESOLUTIONS: Final[Mapping[str, Resolution]] = {
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """Options of the ``msseg-demo`` command line.
-
-    ``grid`` is ``fine`` or ``coarse``; ``heads`` is ``mixed``, ``all`` or ``none``.
-    """
+    """Options of the ``msseg-demo`` command line."""
 
     out: Path
     seed: int = 7
-    grid: str = "fine"
+    grid: str = "fine"  # a key of RESOLUTIONS
     participants: int = 3
-    heads: str = "mixed"
+    heads: str = "mixed"  # mixed, all or none
 
 
 def write_demo(options: DemoOptions) -> None:
-    """Write the synthetic dataset, replacing an earlier demo.
-
-    Raises CannotCreateError if the folder holds anything but an earlier demo, or cannot be
-    written.
-    """
+    """Write the dataset over an earlier demo; CannotCreateError if this is not possible."""
     people = plan(options)
     try:
         clear(options.out)
@@ -107,15 +100,7 @@ def write_demo(options: DemoOptions) -> None:
 
 
 def plan(options: DemoOptions) -> tuple[Participant, ...]:
-    """Choose the participants of the dataset.
-
-    The first has two visits, the third no T2w; all others have one visit and all contrasts.
-
-    Examples
-    --------
-    >>> [(p.label, p.sessions, len(p.contrasts)) for p in plan(DemoOptions(Path("demo")))]
-    [('sub-01', 2, 3), ('sub-02', 1, 3), ('sub-03', 1, 2)]
-    """
+    """Choose the participants of the dataset: the first has two visits, the third no T2w."""
     loads = {1: 9.0, 2: 4.0, 3: 18.0}
     heads = {"all": True, "none": False}
     return tuple(
@@ -161,10 +146,8 @@ def _next_visit(
     contrasts: NDArray[np.float64],
     statistics: LesionStatistics,
 ) -> tuple[LesionMap, NDArray[np.float64]]:
-    """Return the lesions of the next visit: a quarter grow, a tenth shrink, a few are new.
-
-    Confluent lesions do not change: growth of one of them would double the load.
-    """
+    """Return the lesions of the next visit: a quarter grow, a tenth shrink, a few are new."""
+    # confluent lesions do not change: growth of one of them would double the load
     fate = np.where(lesions.volumes < 1000.0, rng.random(len(lesions.lesions)), 0.5)
     factors = np.where(fate < 0.25, rng.uniform(1.4, 2.5, len(fate)), 1.0)
     factors = np.where(fate > 0.9, 0.7, factors)
@@ -186,7 +169,7 @@ def _scan_visit(
 ) -> None:
     """Write every contrast of a visit, and the ground truth on the grid of the FLAIR."""
     for channel, protocol in enumerate(resolution.protocols):
-        # drawn also where the contrast is not wanted: the others stay as they are
+        # drawn also for a contrast that is not written: the other contrasts must not change
         grid = lay_grid(scene.body, scene.affine, protocol, random_pose(rng))
         noise_rng = np.random.default_rng(rng.integers(2**63))
         if protocol.contrast not in visit.person.contrasts:

@@ -61,16 +61,12 @@ lesion fraction is at least half of the largest fraction of any voxel of that le
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """Properties of one participant of the demo.
-
-    ``number`` starts at 1. ``load`` is the lesion load of the first visit in mL. With one session
-    no session level is written. ``head`` adds a synthetic head around the brain.
-    """
+    """Properties of one participant of the demo, numbered from 1."""
 
     number: int
-    load: float
+    load: float  # lesion load of the first visit in mL
     sessions: int
-    head: bool
+    head: bool  # add a synthetic head around the brain
     contrasts: tuple[str, ...]
 
     @property
@@ -81,10 +77,7 @@ class Participant:
 
 @dataclass(frozen=True, slots=True)
 class VisitFiles:
-    """File names of one visit in the dataset ``out``.
-
-    ``session`` is like ``ses-1``, or None.
-    """
+    """File names of one visit in the dataset ``out``; ``session`` is like ``ses-1``, or None."""
 
     out: Path
     person: Participant
@@ -110,11 +103,7 @@ class VisitFiles:
 
 
 def clear(out: Path) -> None:
-    """Create the folder if needed, or remove an earlier demo from it.
-
-    Only ``sub-*`` and ``derivatives/truth`` are removed. Raises CannotCreateError if the folder
-    holds anything but an earlier demo.
-    """
+    """Create the folder, or remove an earlier demo; CannotCreateError if it has other content."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not is_demo(out):
         raise CannotCreateError(
             f"{out} is not empty and was not written by {PROGRAM}",
@@ -145,7 +134,7 @@ def write_top(out: Path, people: Sequence[Participant], *, seed: int) -> None:
         {
             "participant_id": person.label,
             "species": "homo sapiens",
-            "head": "made" if person.head else "none",
+            "head": "synthetic" if person.head else "none",
             "lesion_load": person.load,
         }
         for person in people
@@ -229,10 +218,13 @@ def _participants_dictionary() -> dict[str, Any]:
         "species": {"Description": "Species whose template was used"},
         "head": {
             "Description": "What surrounds the brain",
-            "Levels": {"made": "a made head", "none": "nothing, as after skull stripping"},
+            "Levels": {
+                "synthetic": "a synthetic head",
+                "none": "nothing, as after skull stripping",
+            },
         },
         "lesion_load": {
-            "Description": "Lesion load aimed at, at the first visit",
+            "Description": "Target lesion load of the first visit",
             "Units": "mL",
         },
     }
@@ -247,11 +239,7 @@ def write_image_sidecar(visit: VisitFiles, protocol: Protocol, *, skull_stripped
 def write_truth(
     visit: VisitFiles, kind: str, mask: NDArray[np.bool_], grid: Grid, axes: str
 ) -> None:
-    """Write a true mask on the FLAIR grid, and its sidecar.
-
-    ``kind`` is a key of :data:`DESCRIPTIONS`; ``axes`` are the stored axis directions of the
-    FLAIR.
-    """
+    """Write a true mask with grid and stored axis directions of the FLAIR, and its sidecar."""
     flair = f"bids:raw:{visit.image('FLAIR').as_posix()}"
     folder = visit.out / TRUTH
     write_mask(mask, grid, folder / visit.truth(kind), axes)

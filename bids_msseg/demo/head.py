@@ -1,7 +1,6 @@
-"""Synthetic head around a brain: fluid, skull, scalp, and blocks for face and neck.
+"""Synthetic head around a brain, realistic enough for a brain extractor only.
 
-It is realistic enough for a brain extractor only. deepbet finds the brain in it with a Dice of .98
-(FLAIR, T1w); in T2w (.88-.90) it includes some of the muscle below.
+deepbet finds the brain with a Dice of .98 (FLAIR, T1w) or .88-.90 (T2w, with some muscle).
 """
 
 from __future__ import annotations
@@ -32,18 +31,13 @@ MATERIALS = tuple(INTENSITIES)
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Images, brain and body in the scanner, on a 1 mm grid.
-
-    ``affine`` maps voxels to the participant's mm. ``images`` (3, X, Y, Z) are FLAIR, T1w and T2w
-    in SD of the brain; ``brain`` is a fraction; ``body`` must be inside the field of view; ``box``
-    is the part of the grid that the brain alone covers.
-    """
+    """Images, brain and body on a 1 mm grid; ``affine`` maps to the participant's mm."""
 
     affine: Affine
-    images: NDArray[np.float32]
-    brain: NDArray[np.float32]
-    body: NDArray[np.bool_]
-    box: tuple[slice, slice, slice]
+    images: NDArray[np.float32]  # (3, X, Y, Z): FLAIR, T1w and T2w in SD of the brain
+    brain: NDArray[np.float32]  # a fraction
+    body: NDArray[np.bool_]  # must be inside the field of view
+    box: tuple[slice, slice, slice]  # part of the grid that the brain alone covers
 
 
 def brain_only(brain: Brain) -> Scene:

@@ -1,9 +1,4 @@
-"""Simulated scanner: from a participant at 1 mm to images as a clinic would store them.
-
-It simulates head motion between contrasts, oblique grids with thick slices (images and lesion
-fractions are averaged over each voxel in the same way), coil shading, Rician noise, and 12-bit
-storage.
-"""
+"""Simulated scanner: head motion between contrasts, thick oblique slices, shading and noise."""
 
 from __future__ import annotations
 
@@ -25,42 +20,30 @@ SHADING_MM = 90.0
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """Acquisition parameters of one contrast (FLAIR, T1w or T2w).
-
-    ``spacing`` is in mm along left-right, back-front, down-up; ``tilt`` is in degrees about
-    left-right; ``axes`` are stored directions, as in ``RAS``. ``offset`` is mean / SD of the
-    brain, ``noise`` is in SD of the brain, ``shading`` is the SD of the logarithm of coil shading.
-    """
+    """Acquisition parameters of one contrast (FLAIR, T1w or T2w)."""
 
     contrast: str
-    spacing: tuple[float, float, float]
-    tilt: float
-    axes: str
-    offset: float
-    noise: float
-    shading: float
+    spacing: tuple[float, float, float]  # mm along left-right, back-front, down-up
+    tilt: float  # degrees about left-right
+    axes: str  # stored directions, as in RAS
+    offset: float  # mean / SD of the brain
+    noise: float  # in SD of the brain
+    shading: float  # SD of the logarithm of coil shading
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Voxel grid of an image, and the pose of the participant's head.
-
-    ``affine`` maps voxels to scanner mm; ``pose`` is rigid and maps the participant's mm to
-    scanner mm.
-    """
+    """Voxel grid of an image, and the pose of the participant's head."""
 
     shape: tuple[int, int, int]
-    affine: Affine
-    pose: Affine
+    affine: Affine  # voxels to scanner mm
+    pose: Affine  # rigid, participant's mm to scanner mm
 
 
 def random_pose(
     rng: np.random.Generator, *, degrees: float = 3.0, millimetres: float = 3.0
 ) -> Affine:
-    """Draw a small rigid motion (4, 4) from the participant's mm to scanner mm.
-
-    ``degrees`` and ``millimetres`` are the largest rotation about and shift along each axis.
-    """
+    """Draw a rigid motion (4, 4) of at most ``degrees`` and ``millimetres`` for each axis."""
     pose = np.eye(4)
     for axis, angle in enumerate(np.deg2rad(rng.uniform(-degrees, degrees, 3))):
         pose = pose @ rotation(axis, float(angle))
@@ -86,10 +69,7 @@ def lay_grid(
     *,
     margin: float = 6.0,
 ) -> Grid:
-    """Define the grid of a slice stack around a body, with a margin in mm.
-
-    ``affine`` maps voxels of ``body`` to the participant's mm, ``pose`` maps these to scanner mm.
-    """
+    """Define the grid of a slice stack around a body with its ``affine``, with a margin in mm."""
     stack = rotation(0, np.deg2rad(protocol.tilt))
     points = np.argwhere(body[::4, ::4, ::4]) * 4.0
     to_stack = np.linalg.inv(stack) @ pose @ affine
@@ -103,12 +83,7 @@ def lay_grid(
 
 
 def average_over_voxels(array: NDArray[np.floating], affine: Affine, grid: Grid) -> Volume:
-    """Average a 1 mm image over each voxel of a grid; the slice profile is a box.
-
-    ``affine`` maps its voxels to the participant's mm. Images, brain and lesions are averaged
-    alike, so that they stay consistent. Where no edge of the grid is shorter than 2 mm, the source
-    is averaged over blocks first.
-    """
+    """Average a 1 mm image over each voxel of a grid; the slice profile is a box."""
     spacing = np.linalg.norm(grid.affine[:3, :3], axis=0)
     step = max(1, int(spacing.min()))
     array, affine = _block_means(array, affine, step)
@@ -145,11 +120,7 @@ def _block_means(
 
 
 def record(clean: Volume, protocol: Protocol, rng: np.random.Generator) -> Volume:
-    """Simulate the measurement of an ideal image, given in SD of the brain.
-
-    The result has coil shading and Rician noise; it is float32, never negative, in arbitrary
-    units.
-    """
+    """Add coil shading and Rician noise to an image in SD of the brain; arbitrary units."""
     shape = clean.shape
     shading = np.exp(protocol.shading * smooth_field(rng, shape, list(SHADING_MM / clean.spacing)))
     signal = np.clip(clean.data + protocol.offset, 0.0, None) * shading
@@ -160,11 +131,7 @@ def record(clean: Volume, protocol: Protocol, rng: np.random.Generator) -> Volum
 
 
 def reorient(volume: Volume, axes: str) -> Volume:
-    """Reorder and flip the axes of an image; world coordinates stay the same.
-
-    The axes of ``volume`` must be closest to RAS+; ``axes`` are the target directions, as in
-    ``PSR``.
-    """
+    """Reorder and flip the axes of an image to ``axes``, as in ``PSR``, in world coordinates."""
     current = nib.orientations.io_orientation(volume.affine)
     turn = nib.orientations.ornt_transform(current, nib.orientations.axcodes2ornt(axes))
     data = nib.orientations.apply_orientation(volume.data, turn)
@@ -173,17 +140,8 @@ def reorient(volume: Volume, axes: str) -> Volume:
 
 
 def half_maximum(fraction: NDArray[np.floating], *, floor: float = 0.2) -> NDArray[np.bool_]:
-    """Outline lesions at half of their largest visible fraction, as a rater does.
-
-    Each component of at least ``floor`` is cut at half of its own maximum, because a small lesion
-    in thick slices fills no voxel. For lesions that fill a voxel the cut is at 0.5.
-
-    Examples
-    --------
-    >>> column = np.array([0, 0.5, 1, 1, 0.4, 0, 0, 0.1, 0.3, 0.3, 0.1, 0, 0.1]).reshape(1, 1, 13)
-    >>> half_maximum(column).ravel().astype(int)
-    array([0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 0])
-    """
+    """Outline each lesion of at least ``floor`` at half of its largest fraction."""
+    # a small lesion in thick slices fills no voxel: a fixed threshold of 0.5 would remove it
     visible = fraction >= floor
     parts, count = ndimage.label(visible, np.ones((3, 3, 3), bool))
     peaks = np.asarray(ndimage.maximum(fraction, parts, np.arange(count + 1)))
@@ -191,10 +149,7 @@ def half_maximum(fraction: NDArray[np.floating], *, floor: float = 0.2) -> NDArr
 
 
 def write_image(volume: Volume, path: Path, axes: str) -> None:
-    """Write an image to ``.nii.gz`` as 12-bit integers with a scale factor.
-
-    The image must not be negative, its axes closest to RAS+; ``axes`` are the stored directions.
-    """
+    """Write a non-negative image to ``.nii.gz`` as scaled 12-bit integers, stored as ``axes``."""
     slope = float(np.float32(max(float(volume.data.max()), 1e-3) / LARGEST_STORED))
     whole = np.round(volume.data / slope).astype(np.int16)
     _write(reorient(volume.with_data(whole), axes), path, slope)

@@ -24,22 +24,16 @@ TRUTH_MASKS: Final = "sub-*_space-FLAIR_label-L_mask.nii.gz"
 
 @dataclass(frozen=True, slots=True)
 class VisitScore:
-    """Agreement of one visit's mask with the truth.
-
-    ``figures`` are Dice, PPV, sensitivity, lesion-wise F1, true and found volume in mL; None if
-    there is no mask. ``visit`` is like ``sub-01_ses-1``.
-    """
+    """Agreement of one visit's mask with the truth: :data:`COLUMNS`, or None without a mask."""
 
     visit: str
     figures: tuple[float, ...] | None
 
 
 def score(demo: Path, derivative: Path) -> tuple[str, bool]:
-    """Compare the masks of all visits with the truth of a demo dataset.
+    """Return a table of the agreement of each visit, and whether every visit has a mask.
 
-    Returns a table with one line per visit and the mean, and whether every visit has a mask.
-    Raises NoInputError if there is no truth or no mask at all, DataError if a mask is not on the
-    grid of the truth.
+    Raises NoInputError if there is no truth or no mask, DataError if a mask is on another grid.
     """
     truths = sorted((demo / TRUTH).rglob(TRUTH_MASKS))
     if not truths or not is_demo(demo):
@@ -74,7 +68,7 @@ def _score_visit(truth_path: Path, mask_path: Path) -> VisitScore:
 
 def _table(scores: Sequence[VisitScore]) -> str:
     scored = [visit.figures for visit in scores if visit.figures is not None]
-    # what is undefined for one visit, such as the PPV of an empty mask, is left out of the mean
+    # undefined values, such as the PPV of an empty mask, are left out of the mean
     columns = [
         [value for value in column if np.isfinite(value)] for column in zip(*scored, strict=True)
     ]

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from bids_msseg.errors import DataError
 from bids_msseg.evaluation.figures import MIN_VOLUME, Masks, Row, figures, lesion_rows
 from bids_msseg.evaluation.files import Pair
-from bids_msseg.imaging.registration.affine import register_affine
 from bids_msseg.imaging.registration.itk import read_itk_affine
 from bids_msseg.imaging.resample import inverse, mask_onto, resample
-from bids_msseg.imaging.template import load_template
+from bids_msseg.imaging.template import template_regions
 from bids_msseg.imaging.volume import Affine, Volume, as_ras, load_volume
 from bids_msseg.lesions.confidence.calibration import Reliability, reliability
 from bids_msseg.lesions.mask_values import MaskValues, lesion_voxels
@@ -25,40 +24,26 @@ from bids_msseg.reports.evaluation.data import Case
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Options that apply to every visit of an evaluation.
+    """Options that apply to every visit of an evaluation."""
 
-    Lesions below ``min_volume`` mm³ are not counted. ``resample`` allows an automatic mask on
-    another grid. ``fit_regions`` registers the template to a FLAIR without known regions.
-    ``mask_values`` are the lesion values of manual masks (None: any above zero).
-    """
-
-    min_volume: float = MIN_VOLUME
-    resample: bool = False
-    fit_regions: bool = False
-    mask_values: MaskValues = None
+    min_volume: float = MIN_VOLUME  # of lesions that are counted, mm³
+    resample: bool = False  # allow an automatic mask on another grid
+    fit_regions: bool = False  # register the template to a FLAIR without known regions
+    mask_values: MaskValues = None  # lesion values of manual masks
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Results of one visit: its row of ``subjects`` and its rows of ``lesions``.
-
-    Rows of manual lesions come first. ``reliability`` is None without a probability map; ``notes``
-    describe how the mask values were interpreted.
-    """
+    """Results of one visit: its row of ``subjects`` and its rows of ``lesions``."""
 
     subject: Row
-    lesions: tuple[Row, ...]
-    reliability: Reliability | None
-    notes: tuple[str, ...] = ()
+    lesions: tuple[Row, ...]  # manual lesions first
+    reliability: Reliability | None  # None without a probability map
+    notes: tuple[str, ...] = ()  # how the mask values were interpreted
 
 
 def load(pair: Pair, rules: Rules) -> Masks:
-    """Read both masks of a visit on the grid of the manual mask.
-
-    With ``rules.resample``, an automatic mask on another grid is interpolated linearly and
-    thresholded at 0.5. Raises DataError if the grids differ without that option, or if a file is
-    damaged or not a mask.
-    """
+    """Read both masks on the grid of the manual one; DataError for other grids or damage."""
     return _read_pair(pair, rules)[0]
 
 
@@ -128,11 +113,7 @@ def compare(pair: Pair, rules: Rules) -> Outcome:
 
 
 def _regions(pair: Pair, frame: Volume, rules: Rules) -> NDArray[np.integer] | None:
-    """Return the region of each voxel; None if no source of regions is available.
-
-    Regions come from a region map, from the known affine of the template, or from a registration
-    of the template.
-    """
+    """Return the region of each voxel; None if no source of regions is available."""
     if pair.regions is not None:
         volume = _read(pair.regions)
         labelled = resample(
@@ -148,28 +129,24 @@ def _regions(pair: Pair, frame: Volume, rules: Rules) -> NDArray[np.integer] | N
 
 def _fit_template(pair: Pair) -> Affine:
     """Register the template to the brain; return the affine to FLAIR world mm."""
-    template = load_template()
+    # deepbet, which this module of the pipeline loads, is slow to import
+    from bids_msseg.pipeline.preprocess import fit_template
+
     flair = _read(pair.flair or Path())
     brain = _mask_on(_read(pair.brain or Path()), flair)
     ras, mask = as_ras(flair), as_ras(flair.with_data(brain.astype(np.uint8)))
-    return register_affine(
-        ras, template.volume, moving_mask=mask.data > 0, fixed_mask=template.mask
-    ).affine
+    return fit_template(ras, mask.data > 0).affine
 
 
 def _template_regions(frame: Volume, to_template: Affine) -> NDArray[np.int8]:
-    template = load_template()
-    anatomy = template.volume.with_data(np.asarray(template.regions))
-    resampled = resample(anatomy, frame.shape, frame.affine, transform=to_template, order=0)
-    return region_map(resampled.data, frame.spacing)
+    regions = resample(
+        template_regions(), frame.shape, frame.affine, transform=to_template, order=0
+    )
+    return region_map(regions.data, frame.spacing)
 
 
 def picture(pair: Pair, rules: Rules, subject: Row, lesions: Sequence[Row]) -> Case:
-    """Load the masks and the FLAIR of one visit for the evaluation page.
-
-    ``subject`` and ``lesions`` are the visit's rows of these tables. The FLAIR is resampled onto
-    the grid of the manual mask. Raises DataError as :func:`load` does.
-    """
+    """Load masks and FLAIR of one visit on the grid of the manual mask, for the page."""
     data = load(pair, rules)
     frame = data.frame
     image = None if pair.flair is None else _image_on(_read(pair.flair), frame)

@@ -1,8 +1,4 @@
-"""Scores of held-out patients before and after a training, and assessment of improvement.
-
-A cascade is called better only if the scores of held-out patients show it; see
-:func:`assess_improvement`.
-"""
+"""Scores of held-out patients before and after a training, and assessment of improvement."""
 
 from __future__ import annotations
 
@@ -30,16 +26,11 @@ FEWEST: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Scores of one visit by the starting cascade and by one trained without this patient.
-
-    ``after`` is None if no patient could be held out. ``in_training_data``
-    (``yes``, ``no`` or ``not known``) states whether the starting weights were trained on this
-    patient.
-    """
+    """Scores of one visit by the starting cascade and by one trained without this patient."""
 
     before: Score
-    after: Score | None
-    in_training_data: str = NO
+    after: Score | None  # None if no patient could be held out
+    in_training_data: str = NO  # whether the starting weights were trained on this patient
 
     @property
     def patient(self) -> str:
@@ -54,15 +45,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Improvement:
-    """Verdict on whether the trained cascade is better than the starting one.
+    """Assessment of whether the trained cascade is better than the starting one."""
 
-    ``word`` is ``better``, ``not shown to be better`` or ``undetermined``; ``gain`` is the mean
-    change of Dice in the held-out patients that count.
-    """
-
-    word: str
+    word: str  # BETTER, NOT_BETTER or UNDETERMINED
     reason: str
-    gain: MeanEstimate
+    gain: MeanEstimate  # change of Dice in the held-out patients that count
 
     def __str__(self) -> str:
         return f"{self.word}: {self.reason}"
@@ -71,9 +58,7 @@ class Improvement:
 def assess_improvement(pairs: Sequence[Pair]) -> Improvement:
     """Assess whether held-out patients show the trained cascade to be better.
 
-    ``better`` requires a higher mean Dice and, from five patients on, a bootstrap 95 % interval
-    above zero, otherwise a rise in every patient. Patients seen by the starting weights do not
-    count; fewer than two that count are ``undetermined``.
+    ``better`` requires a 95 % interval of the Dice gain above zero, or a rise in every patient.
     """
     eligible = [pair for pair in counted(pairs) if not math.isnan(pair.gain)]
     gain = estimate_mean([pair.gain for pair in eligible], [pair.patient for pair in eligible])
@@ -121,19 +106,7 @@ def _rises(pairs: Sequence[Pair]) -> list[bool]:
 def in_initial_training_data(
     notes: Mapping[str, Any], visit: str, image: str | None = None
 ) -> str:
-    """Return whether weights were trained on a patient: yes, no or not known.
-
-    ``notes`` belong to the weights and may hold those of earlier weights as ``init``; ``image`` is
-    the SHA-256 of the FLAIR of ``visit``. A known label with another image is ``not known``: it
-    may be a later session or another person.
-
-    Examples
-    --------
-    >>> in_initial_training_data({"visits": ["sub-01"]}, "sub-01")
-    'yes'
-    >>> in_initial_training_data({"visits": 13}, "sub-01")
-    'not known'
-    """
+    """Return whether weights were trained on a patient; ``image`` is the SHA-256 of the FLAIR."""
     answers = [_in_training_data(notes, visit, image)]
     if isinstance(notes.get("init"), Mapping):
         answers.append(in_initial_training_data(notes["init"], visit, image))
@@ -172,10 +145,7 @@ def comparison_rows(pairs: Sequence[Pair]) -> tuple[tuple[str, ...], list[dict[s
 
 
 def comparison_table(pairs: Sequence[Pair]) -> str:
-    """Format the comparison as a Markdown table: every visit, then the mean with its n.
-
-    The mean is over the visits that :func:`assess_improvement` counts.
-    """
+    """Format a Markdown table of every visit and of the mean over counted visits, with its n."""
     head = ["visit", "site", "seen before"]
     head += [f"{title} {when}" for title in SHOWN.values() for when in ("before", "after")]
     lines = [" | ".join(head), " | ".join("---" for _ in head)]

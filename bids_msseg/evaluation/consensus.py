@@ -20,29 +20,23 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Inputs and options of the fusion of raters' masks.
-
-    If ``derivatives`` is empty, ``bids_dir`` is searched. ``raters`` are values of ``desc-``;
-    masks of ``algorithms`` are compared without a vote. ``margin`` dilates the union of the masks,
-    in voxels. ``values`` are the lesion values of the masks (None: any above zero).
-    """
+    """Inputs and options of the fusion of raters' masks."""
 
     bids_dir: Path
     out_dir: Path
-    derivatives: tuple[Path, ...] = ()
-    raters: tuple[str, ...] | None = None
-    algorithms: tuple[Path, ...] = ()
+    derivatives: tuple[Path, ...] = ()  # by default, bids_dir is searched
+    raters: tuple[str, ...] | None = None  # values of desc-
+    algorithms: tuple[Path, ...] = ()  # compared without a vote
     space: str = "FLAIR"
-    margin: int = 0
+    margin: int = 0  # dilation of the union of the masks, in voxels
     values: MaskValues = None
 
 
 def fuse_dataset(request: Request) -> ExitCode:
-    """Fuse the masks of every visit with at least two raters and write the results.
+    """Fuse the masks of every visit with two raters; return the code of the first that failed.
 
-    Returns the exit code of the first visit that failed; the others are still written. Raises
-    InvalidDatasetError or NoInputError without a dataset or a visit with two raters, and
-    UsageError or CannotCreateError if the output folder cannot be used.
+    Raises InvalidDatasetError or NoInputError without such a visit, UsageError or
+    CannotCreateError if the output folder cannot be used.
     """
     from bids_msseg.evaluation.consensus_files import name_datasets, prepare_output, write_tables
     from bids_msseg.evaluation.raters import find_rated, rater_datasets

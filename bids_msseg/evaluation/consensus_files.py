@@ -87,9 +87,7 @@ LEFT_OUT_COLUMNS: Final[Mapping[str, Mapping[str, Any]]] = {
 def prepare_output(bids_dir: Path, out_dir: Path, datasets: Mapping[str, Path]) -> tuple[str, ...]:
     """Create the top folder of the consensus dataset and return warnings.
 
-    ``datasets`` maps names in BIDS URIs to folders of input masks. Raises UsageError if
-    ``out_dir`` holds another dataset or lies in an input folder, CannotCreateError if it cannot be
-    written.
+    Raises UsageError for another dataset or an input folder, CannotCreateError if not writable.
     """
     _refuse_foreign(out_dir, datasets.values())
     notes = check_directories(bids_dir, out_dir, out_dir / ".work", create=False)
@@ -152,13 +150,7 @@ def _refuse_foreign(out_dir: Path, inputs: Iterable[Path]) -> None:
 
 
 def name_datasets(folders: Sequence[Path]) -> dict[str, Path]:
-    """Assign each dataset a unique name for BIDS URIs, made from its folder name.
-
-    Examples
-    --------
-    >>> list(name_datasets([Path("/a/manual"), Path("/b/manual"), Path("/c/my labels")]))
-    ['manual', 'manual-2', 'my-labels']
-    """
+    """Assign each dataset a unique name for BIDS URIs, made from its folder name."""
     named: dict[str, Path] = {}
     for folder in folders:
         stem = link_name(folder.absolute().name) or "source"
@@ -181,11 +173,7 @@ def write_consensus(
     margin: int,
     values: MaskValues = None,
 ) -> None:
-    """Write one consensus mask of a visit, its probability map and their JSON sidecars.
-
-    ``grid`` is any mask of the visit; ``datasets`` is as for :func:`prepare_output`. ``margin``
-    (voxels) and ``values`` (lesion values of the masks) are only recorded.
-    """
+    """Write one consensus mask of a visit, its probability map and their JSON sidecars."""
     uris = [bids_uri(path, datasets) for path in rated.raters.values()]
     method_text = METHOD_DESCRIPTIONS[consensus.method] + (
         f"; union dilated by {margin} voxels" if margin else ""
@@ -208,10 +196,7 @@ def write_consensus(
 
 
 def rater_rows(rated: RatedVisit, consensus: Consensus, scores: Mapping[str, Score]) -> list[Row]:
-    """Build rows of :data:`RATER_COLUMNS`: agreement of each rater with a consensus.
-
-    ``scores`` follow the order of the estimates in the consensus.
-    """
+    """Build rows of :data:`RATER_COLUMNS`: agreement of each rater with a consensus, in order."""
     start = {**_visit_cells(rated.visit), "consensus": consensus.method, "n_raters": len(scores)}
     estimates = np.stack([consensus.sensitivity, consensus.specificity, consensus.weight], axis=1)
     return [

@@ -28,12 +28,7 @@ HEADLINES = ("dice", "ppv", "sensitivity", "lesion_f1")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Inputs, output folder and options of one evaluation.
-
-    ``page`` determines whether ``evaluation.html`` is written. ``segmenters`` maps names to
-    folders if several segmenters are compared, with that of ``auto`` first; their masks are
-    selected like those of ``auto``.
-    """
+    """Inputs, output folder and options of one evaluation."""
 
     auto: Choice
     manual: Choice
@@ -41,7 +36,8 @@ class Settings:
     places: Places = field(default_factory=Places)
     rules: Rules = field(default_factory=Rules)
     nprocs: int = 1
-    page: bool = True
+    page: bool = True  # write ``evaluation.html``
+    # folders of several segmenters by name, ``auto`` first; their masks are selected like its own
     segmenters: Mapping[str, Path] = field(default_factory=dict)
 
     @property
@@ -57,9 +53,8 @@ class Settings:
 def evaluate(settings: Settings) -> ExitCode:
     """Compare the masks of every visit and write all tables and the page.
 
-    Raises NoInputError if no visit has all masks, UsageError without scikit-image, DataError if
-    grids differ without resampling or a file is damaged, and CannotCreateError if the output
-    folder cannot be written.
+    Raises NoInputError if no visit has all masks, UsageError without scikit-image, DataError for
+    other grids or damaged files, CannotCreateError if the output folder cannot be written.
     """
     _require_skimage()
     pairings = _find_all_pairs(settings)
@@ -92,11 +87,7 @@ def evaluate(settings: Settings) -> ExitCode:
 
 
 def _find_all_pairs(settings: Settings) -> dict[str, Pairing]:
-    """Find the masks of every segmenter and check that they can be compared.
-
-    Raises NoInputError if no visit has masks of all segmenters, and DataError if grids differ
-    without resampling.
-    """
+    """Find the masks of every segmenter and check that they can be compared."""
     pairings: dict[str, Pairing] = {}
     for name, single in settings.by_segmenter.items():
         pairings[name] = find_pairs(single.auto, single.manual, single.places)
@@ -165,10 +156,7 @@ def compare_all(pairs: Sequence[Pair], rules: Rules, nprocs: int) -> Iterator[Ou
 
 
 def assemble(settings: Settings, pairing: Pairing, outcomes: Sequence[Outcome]) -> Evaluation:
-    """Combine the tables, definitions, notes and a loader of cases into one evaluation.
-
-    ``outcomes`` holds one entry per pair, in the same order.
-    """
+    """Combine tables, definitions, notes and a loader of cases; one outcome per pair, in order."""
     tables: dict[str, list[Row]] = all_tables(
         outcomes, pairing.without_auto, pairing.without_manual
     )

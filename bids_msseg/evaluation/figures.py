@@ -1,7 +1,4 @@
-"""Metrics and lesion rows of two masks on one grid, computed from arrays alone.
-
-Both ``msseg-evaluate`` and the evidence about trainings use these measurements.
-"""
+"""Metrics and lesion rows of two masks on one grid, computed from arrays alone."""
 
 from __future__ import annotations
 
@@ -37,17 +34,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Masks:
-    """Automatic and manual mask of a visit on one grid, as arrays of shape (x, y, z).
-
-    Labels number the lesions of at least ``min_volume`` mm³ by decreasing volume. ``affine`` maps
-    voxel indices to world mm (RAS+).
-    """
+    """Automatic and manual mask of a visit on one grid, as arrays of shape (x, y, z)."""
 
     auto: NDArray[np.bool_]
     manual: NDArray[np.bool_]
-    auto_labels: NDArray[np.int32]
+    auto_labels: NDArray[np.int32]  # lesions of at least min_volume mm³ by decreasing volume
     manual_labels: NDArray[np.int32]
-    affine: Affine
+    affine: Affine  # voxel indices to world mm (RAS+)
     min_volume: float = MIN_VOLUME
     probability: NDArray[np.float32] | None = None
     brain: NDArray[np.bool_] | None = None
@@ -85,10 +78,7 @@ class Masks:
 
 
 def figures(masks: Masks) -> dict[str, float]:
-    """Measure how two masks agree: volumes in mL, lesion counts and all ``METRICS``.
-
-    Keys include :data:`bids_msseg.reports.evaluation.data.METRICS`; undefined values are NaN.
-    """
+    """Measure volumes in mL, lesion counts and all ``METRICS``; NaN if undefined."""
     return {
         **dict.fromkeys(schema.METRICS, math.nan),
         **_voxel_figures(masks),
@@ -167,11 +157,7 @@ def _calibration_figures(masks: Masks) -> dict[str, float]:
 
 
 def lesion_rows(masks: Masks, regions: NDArray[np.integer] | None = None) -> tuple[Row, ...]:
-    """Describe every counted lesion of both masks, manual lesions first.
-
-    ``regions`` come from :func:`bids_msseg.lesions.regions.region_map`. Rows hold the columns of
-    :data:`bids_msseg.reports.evaluation.data.LESIONS` except name and site.
-    """
+    """Describe every counted lesion of both masks, manual lesions first, without name and site."""
     sides = (
         (schema.MANUAL, masks.manual_labels, masks.overlap, (schema.FOUND, schema.MISSED)),
         (schema.AUTO, masks.auto_labels, masks.overlap.T, (schema.TRUE, schema.FALSE)),

@@ -21,15 +21,7 @@ def add_option(parser: argparse.ArgumentParser) -> None:
 
 
 def read_option(values: Sequence[str]) -> MaskValues:
-    """Parse the values of ``--mask-values``; ``any`` becomes None.
-
-    Raises UsageError unless they are ``any`` or integers above zero.
-
-    Examples
-    --------
-    >>> read_option(["any"]), read_option(["5", "1", "5"])
-    (None, (1, 5))
-    """
+    """Parse the values of ``--mask-values``; ``any`` becomes None (UsageError if invalid)."""
     if list(values) == [ANY]:
         return None
     if not all(value.isdecimal() and int(value) for value in values):

@@ -56,11 +56,7 @@ class Score:
 
 
 def score(mask: NDArray[np.bool_], truth: Volume, *, visit: str, site: str, method: str) -> Score:
-    """Compare a mask of shape (x, y, z) with a manual mask on the same grid.
-
-    Lesion-wise scores count 26-connected components of at least 3 mm³ and accept any overlap;
-    ``lesion_f1_anima`` uses the rule of Anima with the defaults of its code.
-    """
+    """Compare a mask with a manual mask on the same grid; lesions count from 3 mm³ on."""
     lesions = truth.data > 0.5
     size = truth.voxel_volume
     voxels = voxel_agreement(mask, lesions, voxel_volume=size)
@@ -90,11 +86,7 @@ def score(mask: NDArray[np.bool_], truth: Volume, *, visit: str, site: str, meth
 
 
 def site_means(scores: Iterable[Score]) -> list[tuple[str, str, int, dict[str, float]]]:
-    """Average scores per site and method, first over the visits of each participant.
-
-    Returns tuples of site, method, number of participants and means by column. Undefined values
-    are left out.
-    """
+    """Return site, method, n and means over participants' means, without undefined values."""
     groups: dict[tuple[str, str], dict[str, list[Score]]] = {}
     for visit_score in scores:
         people = groups.setdefault((visit_score.site, visit_score.method), {})
@@ -118,10 +110,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def read_scores(path: Path) -> list[Score]:
-    """Read ``scores.tsv`` of an earlier run; empty if its columns are not :data:`COLUMNS`.
-
-    Values are rounded as in the file.
-    """
+    """Read ``scores.tsv`` of an earlier run; empty if its columns are not :data:`COLUMNS`."""
     with path.open(encoding="utf-8", newline="") as stream:
         reader = csv.DictReader(stream, delimiter="\t")
         if tuple(reader.fieldnames or ()) != COLUMNS:
@@ -136,11 +125,7 @@ def _read_score(row: Mapping[str, str]) -> Score:
 
 
 def onto_flair(data: NDArray[np.floating], brain: Path, flair: Volume) -> Volume:
-    """Resample an array from the working grid around the brain to the FLAIR grid.
-
-    ``brain`` is the mask that defined the working grid; ``flair`` is any volume on the target
-    grid.
-    """
+    """Resample an array from the working grid of a brain mask to the grid of the FLAIR."""
     _, affine = working_grid(as_ras(load_volume(brain)))
     return resample(Volume(data, affine), flair.shape, flair.affine)
 
@@ -161,11 +146,7 @@ def cut_mask(probability: Volume, threshold: float) -> NDArray[np.bool_]:
 def keep_prediction(
     folder: Path, visit: str, method: str, probability: Volume, mask: NDArray[np.bool_]
 ) -> None:
-    """Write a prediction with BIDS-Derivatives names.
-
-    Of the method ``candidate net`` only the probability map is written, of ``cascade`` also the
-    mask, and of other methods nothing.
-    """
+    """Write a prediction of ``candidate net`` (probability map) or ``cascade`` (also mask)."""
     participant, _, session = visit.partition("_")
     anat_folder = folder / participant / session / "anat"
     anat_folder.mkdir(parents=True, exist_ok=True)

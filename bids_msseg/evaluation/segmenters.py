@@ -11,12 +11,7 @@ from bids_msseg.reports.evaluation import data as schema
 
 
 def segmenter_rows(scores: Mapping[str, Sequence[Row]]) -> list[Row]:
-    """Compare segmenters with the first one on the visits that all of them have.
-
-    Input and output rows have the columns of ``subjects`` and
-    :data:`bids_msseg.reports.evaluation.data.SEGMENTERS`. Means and differences use the visits in
-    which the metric is defined.
-    """
+    """Compare segmenters (rows of ``subjects``) with the first one on their common visits."""
     by_visit = {name: {str(row["name"]): row for row in rows} for name, rows in scores.items()}
     first, *_ = by_visit.values()
     shared = [

@@ -45,11 +45,7 @@ def all_tables(
     without_auto: Mapping[str, str],
     without_manual: Mapping[str, str],
 ) -> dict[str, list[Row]]:
-    """Build every table of an evaluation, as rows by file stem.
-
-    ``without_auto`` and ``without_manual`` map visits with only one mask to their site. Stems are
-    listed in :data:`bids_msseg.reports.evaluation.data.TABLES`.
-    """
+    """Build every table of an evaluation, as rows by file stem."""
     sites = _sites(outcomes)
     all_sites = Group(schema.ALL, schema.ALL_SITES, tuple(outcomes))
     groups = [*sites, all_sites]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.freesurfer import freesurfer_names
 from bids_msseg.imaging.resample import resample
-from bids_msseg.imaging.template import EMBEDDED, find_label_image, load_template
+from bids_msseg.imaging.template import EMBEDDED, find_label_image, has_content, load_template
 from bids_msseg.imaging.volume import UNREADABLE, Affine, Volume
 from bids_msseg.spaces import EMBEDDED_ATLAS, atlas_name
 
@@ -30,24 +30,15 @@ INTEGER_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Atlas:
-    """A label image with the names of its labels.
+    """A label image with the names of its labels."""
 
-    ``name`` is for the BIDS entity ``atlas-``: letters and digits. ``volume`` holds int32 labels,
-    0 for none; ``names`` covers every other label in the image.
-    """
-
-    name: str
-    volume: Volume
-    names: Mapping[int, str]
+    name: str  # letters and digits, for the BIDS entity atlas-
+    volume: Volume  # int32, 0 for no label
+    names: Mapping[int, str]  # of all other labels in the image
 
 
 def read_atlas(path: Path, *, table: Path | None = None) -> Atlas:
-    """Read a label image (NIfTI or MGH) and the names of its labels.
-
-    Names come from ``table``, else from :func:`find_table`, else from FreeSurfer if the file is
-    named like its segmentations; other labels are called ``label N``. Raises NoInputError for a
-    missing file, DataError for an unusable image or table.
-    """
+    """Read a label image and its names; NoInputError if missing, DataError if unusable."""
     volume = _read_labels(path)
     table_file = table or find_table(path)
     if table_file is not None:
@@ -69,11 +60,7 @@ def templateflow_atlas(
     home: Path | None = None,
     online: bool = True,
 ) -> Atlas:
-    """Read an atlas of TemplateFlow in the space of the template.
-
-    ``desc`` selects one of several, such as ``400Parcels7Networks``. Raises the errors of
-    :func:`bids_msseg.imaging.template.find_label_image` and :func:`read_atlas`.
-    """
+    """Read an atlas of TemplateFlow; ``desc``, as 400Parcels7Networks, selects one of several."""
     path = find_label_image(
         template, atlas, desc=desc, resolution=resolution, cohort=cohort, home=home, online=online
     )
@@ -81,10 +68,7 @@ def templateflow_atlas(
 
 
 def embedded_atlas() -> Atlas:
-    """Return the regions of the embedded template, divided into left and right.
-
-    Region r has label 2r - 1 on the left and 2r on the right; the plane x = 0 mm is left.
-    """
+    """Return the regions r of the embedded template: 2r - 1 on the left, 2r on the right."""
     template = load_template()
     regions = np.asarray(template.regions, np.int32)
     names = read_names(template.directory / f"tpl-{EMBEDDED}_res-1_seg-regions_dseg.tsv")
@@ -104,19 +88,12 @@ def atlas_onto(
     *,
     transform: Affine | None = None,
 ) -> NDArray[np.int32]:
-    """Resample labels onto another grid by nearest neighbour; 0 outside the atlas.
-
-    ``transform`` maps world mm of the grid to world mm of the atlas.
-    """
+    """Resample labels by nearest neighbour; ``transform``: world mm of the grid to the atlas."""
     return resample(atlas.volume, shape, affine, transform=transform, order=0).data
 
 
 def find_table(path: Path) -> Path | None:
-    """Find the table of label names by the inheritance principle of BIDS.
-
-    Search the image's folder and up to three above for a ``.tsv`` with the same suffix and no
-    entity that the image lacks; prefer the nearest folder, then the most entities.
-    """
+    """Find the table of label names by the inheritance principle of BIDS."""
     parts = _parts(path)
     folder = path.absolute().parent
     for directory in (folder, *folder.parents[:FOLDERS_ABOVE]):
@@ -125,7 +102,7 @@ def find_table(path: Path) -> Path | None:
             for candidate in sorted(directory.glob("*.tsv"))
             if _parts(candidate)[-1] == parts[-1]
             and set(_parts(candidate)) <= set(parts)
-            and _has_content(candidate)
+            and has_content(candidate)
         ]
         if candidates:
             return max(candidates, key=lambda candidate: len(_parts(candidate)))
@@ -133,12 +110,7 @@ def find_table(path: Path) -> Path | None:
 
 
 def read_names(path: Path) -> dict[int, str]:
-    """Read the names of labels from a ``.tsv`` or a FreeSurfer colour table.
-
-    The ``.tsv`` has the columns ``index`` and ``name``; other files are read as
-    FreeSurferColorLUT.txt. Raises NoInputError if the file is missing, DataError if it has neither
-    form.
-    """
+    """Read label names from a ``.tsv`` (``index``, ``name``) or a FreeSurfer colour table."""
     if not path.is_file():
         raise NoInputError(f"the label table {path} does not exist", hint="check the path")
     try:
@@ -199,8 +171,3 @@ def _read_labels(path: Path) -> Volume:
 def _parts(path: Path) -> list[str]:
     """Split a file name into its entities and suffix."""
     return path.name.partition(".")[0].split("_")
-
-
-def _has_content(path: Path) -> bool:
-    """Whether a file has content; TemplateFlow's stubs have none."""
-    return path.is_file() and path.stat().st_size > 0

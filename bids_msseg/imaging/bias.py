@@ -66,11 +66,7 @@ def correct_bias(
 
 @contextmanager
 def single_itk_thread() -> Iterator[None]:
-    """Set the number of ITK threads of the process to one, and restore it at the end.
-
-    Code that corrects several images concurrently must use this context around all of them:
-    otherwise the first to end would restore the number while the others run.
-    """
+    """Set the ITK threads of the process to one; concurrent corrections share one context."""
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(ITK_THREADS)
     try:

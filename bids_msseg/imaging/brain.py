@@ -1,8 +1,6 @@
 """Brain extraction, and detection of images that are skull-stripped already.
 
-Heads are processed by deepbet (Fisch et al., "deepbet: Fast brain extraction of T1-weighted MRI
-using convolutional neural networks", Comput Biol Med 2024, doi 10.1016/j.compbiomed.2024.108845),
-whose weights are part of its wheel; it is trained on T1w and also works on FLAIR and T2w.
+deepbet: Fisch et al. 2024, doi 10.1016/j.compbiomed.2024.108845; also works on FLAIR and T2w.
 """
 
 from __future__ import annotations
@@ -31,24 +29,16 @@ TORCH_THREADS = 1
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """Measures of what is not background, the evidence for skull-stripping.
+    """Measures of what is not background, the evidence for skull-stripping."""
 
-    ``volume_ml`` counts everything inside the outline, slice by slice. ``dark_share`` is the share
-    of it below 5 % of its 99th percentile: high in a head, with skull and air cells, and low in a
-    brain.
-    """
-
-    volume_ml: float
-    dark_share: float
+    volume_ml: float  # inside the outline of each slice
+    dark_share: float  # below 5 % of the 99th percentile: high in a head (skull, air cells)
 
 
 def is_skull_stripped(volume: Volume) -> bool:
-    """Return whether an image (axes closest to RAS+) shows only a brain.
-
-    Both the size and the dark share of its :class:`Support` must be low, because mistaking a head
-    for a brain is the worse error. ``benchmarks/imaging.py stripped``: 35 stripped images
-    1098-1808 mL, dark share up to 0.043; 21 raw heads 2656-4502 mL, from 0.150.
-    """
+    """Return whether an image (axes closest to RAS+) shows only a brain."""
+    # benchmarks/imaging.py: 35 stripped images of 1098-1808 mL, dark share up to 0.043; 21 heads
+    # of 2656-4502 mL, from 0.150. Both must be low: a head taken for a brain is the worse error
     measures = support(volume)
     return (
         0.0 < measures.volume_ml < STRIPPED_BELOW_ML
@@ -57,19 +47,7 @@ def is_skull_stripped(volume: Volume) -> bool:
 
 
 def contradictions(looks_stripped: bool, *, option: str, sidecar: str) -> tuple[str, ...]:
-    """List where an image contradicts the option or the sidecar on skull-stripping.
-
-    ``looks_stripped`` is the result of :func:`is_skull_stripped`. ``option`` and ``sidecar`` are
-    ``auto`` (no statement), ``yes`` or ``no``.
-
-    Examples
-    --------
-    >>> contradictions(False, option="auto", sidecar="yes")
-    ('the sidecar says that the image is skull-stripped, but it shows a head: the image takes
-    precedence',)
-    >>> contradictions(True, option="auto", sidecar="yes")
-    ()
-    """
+    """List contradictions of an image to option or sidecar (``yes``, ``no``; ``auto``: none)."""
     image = "only a brain" if looks_stripped else "a head"
     notes = []
     for statement, source, authority in (
@@ -86,10 +64,7 @@ def contradictions(looks_stripped: bool, *, option: str, sidecar: str) -> tuple[
 
 
 def support(volume: Volume) -> Support:
-    """Measure what differs from the background; all zero if the image is constant.
-
-    The axes of the image must be closest to RAS+.
-    """
+    """Measure what differs from the background (axes near RAS+); zero in a constant image."""
     background = _background(volume.data)
     inside = volume.data != background
     if not inside.any():
@@ -104,11 +79,7 @@ def support(volume: Volume) -> Support:
 
 
 def mask_from_stripped(volume: Volume) -> NDArray[np.bool_]:
-    """Return the support of a skull-stripped image as the brain mask.
-
-    The mask is the largest connected part that is not background, holes filled; the background may
-    have any one value. Raises DataError if all voxels have the same value.
-    """
+    """Return the brain of a skull-stripped image; DataError if the image is constant."""
     return largest_component(volume.data != _background(volume.data))
 
 
@@ -142,38 +113,24 @@ def extract_brain(
         If no brain is found.
     """
     image = nib.Nifti1Image(volume.data.astype(np.float32), volume.affine)
-    with _torch_threads(TORCH_THREADS):
+    with torch_threads(TORCH_THREADS):
         network = bet.BrainExtraction(no_gpu=True)
         network.model.to(device)
         network.bbox_model.to(device)
         try:
             mask = network.run(image)[1]
-        except (AssertionError, ValueError) as error:  # how it says that it found nothing
+        except (AssertionError, ValueError) as error:  # raised if no brain is found
             raise _no_brain() from error
     return largest_component(np.asarray(mask.dataobj) > 0)
 
 
 def brain_volume_ml(mask: NDArray[np.bool_], voxel_volume: float) -> float:
-    """Return the volume of a mask in mL; ``voxel_volume`` is in mm³.
-
-    Examples
-    --------
-    >>> brain_volume_ml(np.ones((10, 10, 10), bool), voxel_volume=3.0)
-    3.0
-    """
+    """Return the volume of a mask in mL; ``voxel_volume`` is in mm³."""
     return float(np.count_nonzero(mask) * voxel_volume / 1000.0)
 
 
 def brain_notes(mask: NDArray[np.bool_], voxel_volume: float) -> tuple[str, ...]:
-    """Return a note if the volume of a brain mask is outside 700-2200 mL.
-
-    ``voxel_volume`` is in mm³.
-
-    Examples
-    --------
-    >>> brain_notes(np.ones((10, 10, 10), bool), voxel_volume=3.0)
-    ('the volume of the brain mask is 3 mL, outside the usual 700-2200 mL: check the mask',)
-    """
+    """Return a note if the volume of a brain mask is outside 700-2200 mL."""
     size = brain_volume_ml(mask, voxel_volume)
     low, high = PLAUSIBLE_BRAIN_ML
     if low <= size <= high:
@@ -190,10 +147,7 @@ def _background(data: NDArray[np.generic]) -> float:
 
 
 def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Keep the largest connected part and fill its holes.
-
-    Raises DataError if the mask is empty.
-    """
+    """Keep the largest connected part and fill its holes; DataError if the mask is empty."""
     labels, count = ndimage.label(mask)
     if count == 0:
         raise _no_brain()
@@ -210,11 +164,8 @@ def _no_brain() -> DataError:
 
 
 @contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """Set torch's number of threads for deepbet, and restore it at the end.
-
-    Nothing else in this module uses torch.
-    """
+def torch_threads(count: int) -> Iterator[None]:
+    """Set torch's number of threads, and restore it at the end."""
     before = bet.torch.get_num_threads()
     bet.torch.set_num_threads(count)
     try:

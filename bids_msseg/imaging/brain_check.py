@@ -1,9 +1,4 @@
-"""Comparison of a brain mask with the template's brain after affine registration.
-
-The parts of a mask beyond the template's brain are brain if a head differs from the template, and
-scalp or fat if the extraction leaked. A part counts as a leak if it extends too far, if it shows
-fat (bright on FLAIR), or if the next slice towards the middle of the brain does not support it.
-"""
+"""Comparison of a brain mask with the template's brain, and removal of leaks into the scalp."""
 
 from __future__ import annotations
 
@@ -18,25 +13,25 @@ from bids_msseg.imaging.resample import mask_onto
 from bids_msseg.imaging.volume import Affine, Volume
 
 MISFIT_MM = 5.0
-"""As far as an affine puts the template's surface beside this brain's."""
+"""Largest error of the template's surface after an affine alignment."""
 FAR_MM = 12.0
-"""No brain reaches as far beyond the template's; skull and scalp do."""
+"""Distance beyond the template's brain that only skull and scalp reach."""
 BRIGHT = 1.4
-"""Fat has so many times the brain's median on FLAIR, cortex has 1.2 times."""
+"""Intensity of fat on FLAIR as a multiple of the brain's median; cortex has 1.2."""
 BRIGHT_SHARE = 0.25
 RAGGED_SHARE = 0.5
 MIN_LEAK_ML = 0.2
-"""Smaller parts are left alone: candidates in them are rejected one by one."""
+"""Smaller parts stay in the mask: candidates in them are rejected one by one."""
 LOCAL_ML = 25.0
-"""What can be cut off; a mask that leaks more has to be looked at."""
+"""Largest leak that is removed; a larger one needs inspection."""
 REST_MM, GROW_MM = 2.0, 6.0
-"""Beside a leak, the mask is cut back to this distance from the template, within that reach."""
+"""Within GROW_MM of a leak, the mask is cut back to REST_MM from the template."""
 CONVEX_ABOVE_MM = -10.0
-"""Height in the template. Below, the brain's outline has clefts, and a template says little."""
+"""Height in the template below which the brain has clefts and is not compared."""
 CORD_BELOW_MM = -50.0
-"""Height in the template below which a mask may go on along the cord."""
+"""Height in the template below which a mask may continue along the cord."""
 EXTRACEREBRAL_MM = 4.0
-"""Lesions lie below the brain's surface: so far outside the template's none does."""
+"""Distance outside the template's brain beyond which no lesion can be."""
 CORE_MM = 10.0
 MAX_LACKING_ML = 40.0
 _CROSS = np.array([[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool)
@@ -46,17 +41,12 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class CheckedBrain:
-    """A brain mask after the comparison with the template.
+    """A brain mask after the comparison with the template."""
 
-    ``mask`` is the input array if nothing was cut off. ``extracerebral`` marks where no lesion can
-    be: too far outside the template's brain, except along the cord. ``notes`` state what was cut
-    off, ``faults`` what needs inspection.
-    """
-
-    mask: Mask
-    extracerebral: Mask
-    notes: tuple[str, ...] = ()
-    faults: tuple[str, ...] = ()
+    mask: Mask  # the input array if nothing was removed
+    extracerebral: Mask  # where no lesion can be
+    notes: tuple[str, ...] = ()  # what was removed
+    faults: tuple[str, ...] = ()  # what needs inspection
 
 
 def check_brain(
@@ -67,12 +57,7 @@ def check_brain(
     *,
     repair: bool = True,
 ) -> CheckedBrain:
-    """Compare a brain mask with the template's, cut off local leaks and list faults.
-
-    ``flair`` is bias-corrected, and ``mask`` is on its grid. ``template`` is a brain mask in MNI
-    space; ``to_template`` maps FLAIR world mm to template world mm. Without ``repair``, the mask
-    is not changed.
-    """
+    """Compare a brain mask with the template's; ``to_template`` maps FLAIR mm to template mm."""
     template_brain = mask_onto(template, flair.shape, flair.affine, transform=to_template)
     empty = np.zeros_like(mask)
     if not template_brain.any():
@@ -92,10 +77,7 @@ def check_brain(
 
 
 def _box(mask: Mask) -> tuple[slice, slice, slice]:
-    """Return the bounding box of a mask, one voxel wider on each side.
-
-    The surface of the mask is then a surface inside the box, too.
-    """
+    """Return the bounding box of a mask, one voxel wider to contain its surface."""
     x, y, z = ndimage.find_objects(mask.astype(np.int8))[0]
     return (
         slice(max(x.start - 1, 0), x.stop + 1),
@@ -162,16 +144,13 @@ def _leak(flair: Volume, mask: Mask, outside: NDArray[np.floating], template_bra
 
 
 def _ragged(mask: Mask, spacing: NDArray[np.float64]) -> Mask:
-    """Mark voxels that the next slice towards the middle of the brain does not support.
-
-    Away from its largest slice, the outline of a brain shrinks; growth by up to the distance of
-    two slices is allowed.
-    """
+    """Mark voxels that the next slice towards the middle of the brain does not support."""
     axis = 2 - int(np.argmax(spacing[::-1]))
     plane = [float(edge) for index, edge in enumerate(spacing) if index != axis]
     along = np.moveaxis(mask, axis, 0)
     middle = int(along.sum(axis=(1, 2)).argmax())
     inner = np.concatenate([along[1 : middle + 1], along[middle : middle + 1], along[middle:-1]])
+    # the outline shrinks away from the largest slice; it may grow by the distance of two slices
     steps = max(1, round(float(spacing[axis]) / min(plane)))
     supported = ndimage.binary_dilation(inner, _CROSS, iterations=steps)
     return np.moveaxis(along & ~supported, 0, axis)

@@ -1,10 +1,4 @@
-"""Checks of images as acquired, and their conversion to 3-D float32 images near RAS+.
-
-The header is checked before any voxel is read, so that a header that declares a terabyte costs
-nothing. Images whose header is contradictory about left and right or about the position of the
-head are rejected; nothing is guessed. The formats are NIfTI-1.1 and NIfTI-2
-(https://nifti.nimh.nih.gov).
-"""
+"""Checks of NIfTI images, header first, and their conversion to 3-D float32 images near RAS+."""
 
 from __future__ import annotations
 
@@ -34,22 +28,14 @@ from bids_msseg.imaging.volume import Volume, save_volume
 
 @dataclass(frozen=True, slots=True)
 class Conformed:
-    """An accepted image: float32 with axes closest to RAS+.
-
-    ``notes`` say what was unusual about the file and how it was interpreted.
-    """
+    """An accepted image, float32 with axes closest to RAS+, and notes on what was unusual."""
 
     volume: Volume
     notes: tuple[str, ...]
 
 
 def conform(path: Path, target: Path, *, contrast: str) -> Conformed:
-    """Check a NIfTI file and write it atomically as 3-D float32, axes closest to RAS+.
-
-    Nothing is interpolated. Raises NoInputError if the file or its content is missing, DataError
-    if :func:`~bids_msseg.imaging.header.check_header` refuses it or it is damaged, constant or
-    without a finite value, and IoError or CannotCreateError if reading or writing fails.
-    """
+    """Check a NIfTI file and write it as 3-D float32 near RAS+; MssegError if it is refused."""
     image = read_image(path, contrast=contrast)
     with replacing(target) as temporary:
         save_volume(image.volume, temporary)
@@ -57,19 +43,13 @@ def conform(path: Path, target: Path, *, contrast: str) -> Conformed:
 
 
 def read_image(path: Path, *, contrast: str) -> Conformed:
-    """Read and check a NIfTI file as :func:`conform` does, and write nothing.
-
-    Raises NoInputError, DataError or IoError as :func:`conform` does.
-    """
+    """Read and check a NIfTI file as :func:`conform` does, and write nothing."""
     info, data, notes = _read(path, contrast)
     return Conformed(canonical(Volume(data, info.affine)), info.notes + notes)
 
 
 def check_image(path: Path, *, contrast: str = "") -> None:
-    """Check a whole NIfTI file as :func:`conform` does, and write nothing.
-
-    Raises NoInputError, DataError or IoError as :func:`conform` does.
-    """
+    """Check a whole NIfTI file as :func:`conform` does, and return nothing."""
     _read(path, contrast)
 
 
@@ -82,15 +62,7 @@ def _read(path: Path, contrast: str) -> tuple[HeaderInfo, NDArray[np.float32], t
 
 
 def canonical(volume: Volume) -> Volume:
-    """Swap and flip axes to the order closest to RAS+, without interpolation.
-
-    Examples
-    --------
-    >>> flipped = Volume(np.arange(4.0).reshape(4, 1, 1), np.diag([-1.0, 1, 1, 1]))
-    >>> turned = canonical(flipped)
-    >>> turned.data.ravel(), turned.affine[0]
-    (array([3., 2., 1., 0.]), array([ 1.,  0.,  0., -3.]))
-    """
+    """Swap and flip axes to the order closest to RAS+, without interpolation."""
     axes = nib.io_orientation(volume.affine)
     data = np.ascontiguousarray(nib.apply_orientation(volume.data, axes))
     voxel_transform = nib.orientations.inv_ornt_aff(axes, volume.shape)
@@ -99,10 +71,7 @@ def canonical(volume: Volume) -> Volume:
 
 
 def _read_voxels(path: Path, info: HeaderInfo, label: str) -> NDArray[Any]:
-    """Read exactly as many bytes as the header declares, and ignore the rest.
-
-    Raises DataError if there are fewer, or implausibly many for the size of the file.
-    """
+    """Read the bytes that the header declares; DataError if too few, or implausibly many."""
     byte_count = int(np.prod(info.shape)) * info.dtype.itemsize
     file_size = path.stat().st_size
     if byte_count > max(UNCHECKED_BYTES, MAX_EXPANSION * file_size):
@@ -134,10 +103,7 @@ def _scaled(stored: NDArray[Any], info: HeaderInfo) -> NDArray[np.float32]:
 
 
 def _finite(data: NDArray[np.float32], label: str) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Set non-finite values to zero; return the image with a note.
-
-    Raises DataError if no value is finite or all are equal.
-    """
+    """Set non-finite values to zero, with a note; DataError if none is finite or all equal."""
     good = np.isfinite(data)
     values = data[good]
     if values.size == 0 or values.min() == values.max():

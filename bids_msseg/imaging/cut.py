@@ -19,27 +19,14 @@ OF_VIEWER: Final = "bids_msseg viewer"
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Position of a cut image with joined voxels in the whole image.
+    """Position of a cut image with joined voxels in the whole image."""
 
-    ``start`` is the first voxel of the cut; ``factors`` are the numbers of voxels joined along
-    each axis.
-    """
-
-    start: tuple[int, int, int]
-    factors: tuple[int, int, int]
+    start: tuple[int, int, int]  # first voxel
+    factors: tuple[int, int, int]  # numbers of voxels joined along each axis
 
 
 def cut_affine(affine: Affine, start: Sequence[int], factors: tuple[int, int, int]) -> Affine:
-    """Return the affine of an image that was cut out and whose voxels were joined.
-
-    ``affine`` is that of the whole image, ``start`` the first voxel of the cut and ``factors`` the
-    numbers of voxels joined along each axis.
-
-    Examples
-    --------
-    >>> cut_affine(np.eye(4), [10, 0, 0], (2, 1, 1))[0]
-    array([ 2. ,  0. ,  0. , 10.5])
-    """
+    """Return the affine of an image that was cut out and whose voxels were joined."""
     inner = np.diag([*map(float, factors), 1.0])
     inner[:3, 3] = [first + (factor - 1) / 2 for first, factor in zip(start, factors, strict=True)]
     moved: Affine = affine @ inner
@@ -49,21 +36,13 @@ def cut_affine(affine: Affine, start: Sequence[int], factors: tuple[int, int, in
 def find_cut(
     shape: tuple[int, ...], affine: Affine, whole_shape: tuple[int, ...], whole_affine: Affine
 ) -> Cut | None:
-    """Find where an image was cut out of another one; None if it was not.
-
-    The last joined voxels may reach beyond the whole image. Raises LinAlgError if the affine of
-    the whole image cannot be inverted.
-
-    Examples
-    --------
-    >>> find_cut((3, 4, 5), cut_affine(np.eye(4), [1, 0, 2], (2, 1, 1)), (8, 8, 8), np.eye(4))
-    Cut(start=(1, 0, 2), factors=(2, 1, 1))
-    """
+    """Find where an image was cut out of another one; None if not. May raise LinAlgError."""
     inner = np.linalg.inv(whole_affine) @ affine
     if not np.isfinite(inner).all():
         return None
     x, y, z = np.rint(np.diag(inner)[:3]).astype(int).tolist()
     first = np.rint(inner[:3, 3] - (np.array((x, y, z)) - 1) / 2).astype(int)
+    # the last joined voxels may reach beyond the whole image
     last = first + (np.array(shape) - 1) * (x, y, z)
     if min(x, y, z) < 1 or (first < 0).any() or (last >= whole_shape).any():
         return None
@@ -75,12 +54,7 @@ def find_cut(
 
 
 def find_drawn_cut(path: Path, shape: tuple[int, ...], affine: Affine) -> Cut | None:
-    """Return the position of a mask drawn in the viewer; None for any other mask.
-
-    ``shape`` and ``affine`` are those of the FLAIR as acquired; only the header of ``path`` is
-    read. Raises OSError, ImageFileError or ValueError if the file cannot be read or ``affine``
-    cannot be inverted.
-    """
+    """Return the position of a mask drawn in the viewer in the FLAIR; None for other masks."""
     image: Any = nib.load(path)
     if image.header["descrip"].item() != OF_VIEWER.encode():
         return None
@@ -88,16 +62,7 @@ def find_drawn_cut(path: Path, shape: tuple[int, ...], affine: Affine) -> Cut | 
 
 
 def spread(data: NDArray[np.bool_], cut: Cut, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
-    """Put a cut mask back onto the grid of the whole image; False outside the cut.
-
-    ``shape`` is that of the whole image. Each voxel takes the value of the joined voxel that
-    contains it.
-
-    Examples
-    --------
-    >>> spread(np.array([[[True]], [[False]]]), Cut((1, 0, 0), (2, 1, 1)), (4, 1, 1)).ravel()
-    array([False,  True,  True, False])
-    """
+    """Put a cut mask back onto the grid of the whole image; False outside the cut."""
     for axis, factor in enumerate(cut.factors):
         data = data.repeat(factor, axis)
     whole = np.zeros(shape, bool)

@@ -12,12 +12,7 @@ from bids_msseg.io import atomic
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside the target; rename it to the target on success.
-
-    The temporary name is hidden and has the same extension, which determines the format. Missing
-    folders are created. The file is removed if the block raises. Raises CannotCreateError if the
-    folder or the file cannot be written.
-    """
+    """Yield a temporary path with the same extension; rename it to the target on success."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic.replacing(target) as temporary:

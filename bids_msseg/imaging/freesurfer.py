@@ -1,8 +1,7 @@
 """Names of FreeSurfer labels, for segmentations without a table.
 
-They are from FreeSurferColorLUT.txt: the subcortical labels of ``aseg`` (Fischl et al., Neuron
-2002, doi 10.1016/S0896-6273(02)00569-X), and the gyri of Desikan et al. (NeuroImage 2006, doi
-10.1016/j.neuroimage.2006.01.021) as numbered in ``aparc+aseg`` and ``wmparc``.
+From FreeSurferColorLUT.txt: labels of ``aseg`` (Fischl et al. 2002, doi
+10.1016/S0896-6273(02)00569-X) and gyri (Desikan et al. 2006, 10.1016/j.neuroimage.2006.01.021).
 """
 
 from __future__ import annotations
@@ -57,14 +56,7 @@ _GYRUS_RANGES = {1000: "ctx-lh", 2000: "ctx-rh", 3000: "wm-lh", 4000: "wm-rh"}
 
 
 def freesurfer_names() -> dict[int, str]:
-    """Return the names of the labels of ``aseg``, ``aparc+aseg`` and ``wmparc``.
-
-    Examples
-    --------
-    >>> names = freesurfer_names()
-    >>> names[11], names[50], names[1035], names[4024]
-    ('Left-Caudate', 'Right-Caudate', 'ctx-lh-insula', 'wm-rh-precentral')
-    """
+    """Return the names of the labels of ``aseg``, ``aparc+aseg`` and ``wmparc``."""
     names = dict(_SINGLE)
     for (left, right), name in _PAIRS.items():
         names |= {left: f"Left-{name}", right: f"Right-{name}"}

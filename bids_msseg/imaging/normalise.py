@@ -1,9 +1,6 @@
 """Normalisation of preprocessed contrasts to the stack that the networks read.
 
-The grid follows the brain, and intensities are measured only inside the brain mask, so padding,
-cropping, gain, offset and storage type do not change the stack. (The z-score of the reference
-implementation is computed over the whole field of view and depends on the amount of air around the
-head.)
+Grid and intensities depend on the brain alone: padding, cropping, gain and offset do not matter.
 """
 
 from __future__ import annotations
@@ -29,17 +26,13 @@ TRIM_PERCENT = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Normalised contrasts on a common 1 mm grid, the input of the cascade.
+    """Normalised contrasts on a common 1 mm grid, the input of the cascade."""
 
-    ``data``, shape (3, X, Y, Z), holds FLAIR, T1w and T2w in standard deviations of the brain: -3
-    outside the brain, all zero for a missing contrast. ``affine`` maps the voxel index to world mm
-    of the FLAIR.
-    """
-
+    # shape (3, X, Y, Z), in SDs of the brain: -3 outside, all zero for a missing contrast
     data: NDArray[np.float32]
-    present: tuple[bool, bool, bool]
+    present: tuple[bool, bool, bool]  # FLAIR, T1w, T2w
     brain: NDArray[np.bool_]
-    affine: Affine
+    affine: Affine  # voxel index to world mm of the FLAIR
 
     def save(self, path: Path) -> None:
         """Write an uncompressed ``.npz`` without pickled objects."""
@@ -63,11 +56,7 @@ class Stack:
 def working_grid(
     brain: Volume, *, spacing: float = SPACING_MM
 ) -> tuple[tuple[int, int, int], Affine]:
-    """Build an isotropic grid (``spacing`` in mm) around the brain, along its axes.
-
-    Return shape and affine. The first voxel lies a whole number of mm before that of the brain, so
-    that a 1 mm image is not interpolated. Raises DataError if the mask is empty.
-    """
+    """Build an isotropic grid (mm) around the brain, along its axes; DataError if it is empty."""
     inside = np.asarray(brain.data, bool)
     if not inside.any():
         raise DataError(
@@ -83,6 +72,7 @@ def working_grid(
     affine = np.eye(4)
     affine[:3, :3] = directions * spacing
     start = brain.affine[:3, :3] @ first + brain.affine[:3, 3]
+    # whole mm before the first voxel of the brain: a 1 mm image is not interpolated
     affine[:3, 3] = start - directions @ np.full(3, float(MARGIN_MM))
     return (x, y, z), affine
 
@@ -90,18 +80,9 @@ def working_grid(
 def zscore(
     data: NDArray[np.floating], inside: NDArray[np.bool_], *, trim: float = TRIM_PERCENT
 ) -> NDArray[np.float32]:
-    """Express intensities in standard deviations inside a mask, clipped to ±5.
-
-    Mean and standard deviation leave out the lowest and highest ``trim`` percent, which limits the
-    effect of scalp or orbit in a brain mask. Raises DataError if the voxels inside do not vary.
-
-    Examples
-    --------
-    >>> values = np.array([0.0, 10.0, 20.0])
-    >>> zscore(values, np.array([True, True, True]), trim=0)
-    array([-1.2247449,  0.       ,  1.2247449], dtype=float32)
-    """
+    """Express intensities in SDs inside a mask, clipped to ±5; DataError if these are equal."""
     values = data[inside].astype(np.float64)
+    # trimming limits the effect of scalp or orbit in a brain mask
     low, high = np.percentile(values, (trim, 100 - trim)) if values.size else (0.0, 0.0)
     trimmed = values[(values >= low) & (values <= high)]
     spread = float(trimmed.std()) if trimmed.size else 0.0
@@ -121,12 +102,7 @@ def build_stack(
     *,
     transforms: Mapping[str, Affine] | None = None,
 ) -> Stack:
-    """Resample the contrasts onto one 1 mm grid in FLAIR space and normalise them.
-
-    ``images`` are bias-corrected; ``FLAIR`` is required, ``T1w`` and ``T2w`` are optional.
-    ``brain`` is on the FLAIR grid. ``transforms`` map FLAIR world mm to the contrast's world mm,
-    by default the identity.
-    """
+    """Normalise contrasts on a 1 mm grid; ``transforms`` map FLAIR mm to the contrast's mm."""
     grid, affine = working_grid(brain)
     inside = mask_onto(brain, grid, affine)
     moves = transforms or {}
@@ -141,10 +117,7 @@ def build_stack(
 def _channel(
     image: Volume, inside: NDArray[np.bool_], affine: Affine, transform: Affine | None
 ) -> NDArray[np.float32]:
-    """Resample and normalise one contrast on the working grid.
-
-    Brain outside the field of view of the contrast is set to the mean.
-    """
+    """Resample and normalise one contrast; brain outside its field of view gets the mean."""
     grid = (inside.shape[0], inside.shape[1], inside.shape[2])
     smooth = smooth_before_coarser(image, SPACING_MM)
     moved = resample(smooth, grid, affine, transform=transform).data

@@ -1,9 +1,4 @@
-"""Check of the input images for unusual properties, before segmentation.
-
-Nearly everything is measured on the normalised stack (1 mm, standard deviations of the brain), so
-that the training visits are measured in the same way and other visits can be compared with them. A
-flag never stops a visit; it is reported in every table.
-"""
+"""Check of the input images for unusual properties; a flag is reported and stops no visit."""
 
 from __future__ import annotations
 
@@ -17,55 +12,42 @@ from bids_msseg.imaging.brain import brain_notes
 from bids_msseg.imaging.normalise import CONTRASTS
 from bids_msseg.imaging.quality_measures import PERCENTILES, Measures
 
-LOOK = (*(f"p{percentile}" for percentile in PERCENTILES), "shell", "rise")
-"""What tells contrasts apart: percentiles; grey matter below the rim; how white matter differs."""
+APPEARANCE = (*(f"p{percentile}" for percentile in PERCENTILES), "shell", "rise")
+"""Measures that differ between contrasts: percentiles, outer grey matter, white matter."""
 TEXTURE = ("noise_x", "noise_y", "noise_z", "step_x", "step_y", "step_z")
 MIN_SPREAD = {"noise": 0.05, "step": 0.05, "slice_mm": 1.0}
-"""A training of few visits must not take its own narrowness for the world's."""
-MIN_SPREAD_OF_LOOK = 0.1
+"""Lower limits, because few training visits underestimate the spread."""
+MIN_APPEARANCE_SPREAD = 0.1
 MIN_VISITS = 4
 MIN_TYPICAL_DISTANCE = 0.1
 MAX_DISTANCE_RATIO = 0.8
-"""Another contrast must be this much nearer than the own one before it is named."""
+"""Another contrast is named if its distance is below this share of that of the given one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits beyond which a measure is a fault; ``seen`` is a lower limit.
+    """Limits beyond which a measure is a fault; ``seen`` is a lower limit."""
 
-    ``noise`` (standard deviations) and ``slice_mm`` apply without training visits; otherwise
-    ``noisier`` and ``thicker`` multiply the training's maximum. Normal values: ``cut_cm2`` up to
-    27 (half a head: 100), ``jump`` up to 0.25 standard deviations with 8 mm slices.
-    """
-
-    cut_cm2: float = 40.0
+    cut_cm2: float = 40.0  # normal up to 27, half a head 100
     seen: float = 0.95
-    jump: float = 0.34
+    jump: float = 0.34  # SDs; normal up to 0.25 with 8 mm slices
     ripple: float = 0.24
-    noise: float = 0.45
-    slice_mm: float = 8.5
-    noisier: float = 1.3
-    thicker: float = 1.15
+    noise: float = 0.45  # SDs, without training visits
+    slice_mm: float = 8.5  # without training visits
+    noisier: float = 1.3  # times the training's maximum
+    thicker: float = 1.15  # times the training's maximum
     distance: float = 5.5
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingVisits:
-    """Measures of the training visits, with which other visits are compared.
-
-    There is one result of :func:`~bids_msseg.imaging.quality_measures.measure_visit` per visit.
-    """
+    """Measures of the training visits, with which other visits are compared."""
 
     measures: tuple[Measures, ...] = field(default=())
 
     def distance(self, measures: Measures) -> float | None:
-        """Return the distance of a visit from the nearest training visit.
-
-        It is the root mean square of standardised differences of the farthest contrast; 1 is the
-        median distance between nearest training visits. The mean of all visits is not used,
-        because several scanners have no common centre. Returns None if too few training visits
-        have the same contrasts.
-        """
+        """Return the distance from the nearest training visit; None if too few are comparable."""
+        # not from the mean of all visits: several scanners have no common centre
         distances = [
             distance
             for distance in (self._contrast_distance(measures, c) for c in CONTRASTS)
@@ -74,7 +56,7 @@ class TrainingVisits:
         return max(distances, default=None)
 
     def _contrast_distance(self, measures: Measures, contrast: str) -> float | None:
-        names = [f"{contrast}_{name}" for name in (*LOOK, *TEXTURE, "slice_mm")]
+        names = [f"{contrast}_{name}" for name in (*APPEARANCE, *TEXTURE, "slice_mm")]
         reference = _table(self.measures, names)
         if len(reference) < MIN_VISITS or not _has_all(measures, names):
             return None
@@ -86,22 +68,19 @@ class TrainingVisits:
         typical = max(float(np.median(distances.min(axis=1))), MIN_TYPICAL_DISTANCE)
         return float(_rms(scaled_reference - scaled_measures).min()) / typical
 
-    def likeness(self, measures: Measures, contrast: str) -> dict[str, float]:
-        """Return the distance of an image from each contrast of the training.
-
-        ``contrast`` is the contrast as which the image was given. The distance is the root mean
-        square difference from the nearest training image, in standard deviations within contrasts.
-        Contrasts with too few visits are left out.
-        """
-        names = [f"{contrast}_{name}" for name in LOOK]
+    def distances_by_contrast(self, measures: Measures, contrast: str) -> dict[str, float]:
+        """Return the distance of an image, given as ``contrast``, from each training contrast."""
+        names = [f"{contrast}_{name}" for name in APPEARANCE]
         if not _has_all(measures, names):
             return {}
-        tables = {c: _table(self.measures, [f"{c}_{name}" for name in LOOK]) for c in CONTRASTS}
+        tables = {
+            c: _table(self.measures, [f"{c}_{name}" for name in APPEARANCE]) for c in CONTRASTS
+        }
         tables = {c: table for c, table in tables.items() if len(table) >= MIN_VISITS}
         if not tables:
             return {}
         within = np.sqrt(np.mean([table.var(axis=0) for table in tables.values()], axis=0))
-        spread = np.maximum(within, MIN_SPREAD_OF_LOOK)
+        spread = np.maximum(within, MIN_APPEARANCE_SPREAD)
         values = np.array([measures[name] for name in names])
         return {c: float(_rms((table - values) / spread).min()) for c, table in tables.items()}
 
@@ -116,16 +95,12 @@ def find_faults(
     training: TrainingVisits | None = None,
     limits: Limits | None = None,
 ) -> tuple[str, ...]:
-    """List what is unusual about a visit, one sentence each.
-
-    Without ``training``, contrasts are not compared, and noise and slice thickness have absolute
-    limits.
-    """
+    """List what is unusual about a visit; without ``training``, limits are absolute."""
     visits, bounds = training or TrainingVisits(), limits or Limits()
     faults = [*_whole_faults(measures, bounds)]
     for contrast in CONTRASTS:
         if f"{contrast}_seen" in measures:
-            faults += _look_faults(measures, contrast, visits)
+            faults += _appearance_faults(measures, contrast, visits)
             faults += _image_faults(measures, contrast, visits, bounds)
     distance = visits.distance(measures)
     if distance is not None and distance > bounds.distance:
@@ -139,7 +114,6 @@ def find_faults(
 def _whole_faults(measures: Measures, limits: Limits) -> list[str]:
     if measures["brain_ml"] == 0:
         return ["the brain mask is empty"]
-    # the sentence of the brain's own check, which knows the usual volumes
     faults = list(brain_notes(np.ones(1, bool), measures["brain_ml"] * 1000))
     if measures["cut_cm2"] > limits.cut_cm2:
         faults.append(
@@ -149,8 +123,8 @@ def _whole_faults(measures: Measures, limits: Limits) -> list[str]:
     return faults
 
 
-def _look_faults(measures: Measures, contrast: str, training: TrainingVisits) -> list[str]:
-    distances = training.likeness(measures, contrast)
+def _appearance_faults(measures: Measures, contrast: str, training: TrainingVisits) -> list[str]:
+    distances = training.distances_by_contrast(measures, contrast)
     if contrast not in distances:
         return []
     nearest = min(distances, key=lambda candidate: distances[candidate])
@@ -186,7 +160,7 @@ def _image_faults(
 
 def _least_spread(name: str) -> float:
     kind = name.partition("_")[2]
-    return MIN_SPREAD.get(kind.partition("_")[0], MIN_SPREAD.get(kind, MIN_SPREAD_OF_LOOK))
+    return MIN_SPREAD.get(kind.partition("_")[0], MIN_SPREAD.get(kind, MIN_APPEARANCE_SPREAD))
 
 
 def _table(visits: Sequence[Measures], names: Sequence[str]) -> NDArray[np.float64]:

@@ -68,16 +68,8 @@ def resample(
 def reoriented(
     data: NDArray[np.generic], matrix: Affine, shape: tuple[int, ...]
 ) -> NDArray[np.generic] | None:
-    """Permute, flip and crop axes if a matrix does only that; else return None.
-
-    ``matrix`` maps target to source voxels. Interpolation gives the same values, at many times the
-    cost: most masks go from the RAS+ order to that of the image as acquired.
-
-    Examples
-    --------
-    >>> reoriented(np.arange(3).reshape(3, 1, 1), np.diag([-1.0, 1, 1, 1]), (1, 1, 1)).ravel()
-    array([0])
-    """
+    """Permute, flip and crop axes if ``matrix`` (target to source voxels) does only that."""
+    # the same values as by interpolation, but much faster
     turn, shift = matrix[:3, :3], matrix[:3, 3]
     size = np.abs(turn)
     if not (np.isin(size, (0, 1)).all() and (size.sum(0) == 1).all() and (size.sum(1) == 1).all()):
@@ -100,20 +92,14 @@ def inverse(affine: Affine) -> Affine:
 
 
 def snapped(matrix: Affine) -> Affine:
-    """Round off numerical noise of an affine, so that voxel centres map to voxel centres.
-
-    Padding an image changes its origin only in the last digits; without rounding, a sample on the
-    edge of the field of view falls inside on one grid and outside on the other.
-    """
+    """Round off numerical noise of an affine, so that voxel centres map to voxel centres."""
+    # otherwise padding may move a sample on the edge of the field of view to the outside
     return np.round(matrix, 9)
 
 
 def smooth_before_coarser(volume: Volume, spacing: float) -> Volume:
-    """Smooth along axes whose voxels are finer than ``spacing`` (mm), against aliasing.
-
-    The Gaussian has the variance that the target's voxel adds to the source's, both taken as
-    Gaussians of half their edge length. The result is float32 on the same grid.
-    """
+    """Smooth along axes whose voxels are finer than ``spacing`` (mm), against aliasing."""
+    # the variance that a target voxel adds, voxels taken as Gaussians of half their edge length
     ratio = spacing / volume.spacing
     sigma = 0.5 * np.sqrt(np.clip(ratio**2 - 1.0, 0.0, None))
     sigma[ratio < 1.05] = 0.0

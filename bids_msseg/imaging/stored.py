@@ -18,10 +18,7 @@ WIDER = {
 
 
 def as_nifti(image: Any) -> Any:
-    """Convert a nibabel image to NIfTI; values of a file keep their type and scale.
-
-    Types that NIfTI lacks, such as bool, are replaced by a wider one.
-    """
+    """Convert a nibabel image to NIfTI; values of a file keep their type and scale."""
     proxy, slope, inter = image.dataobj, 1.0, 0.0
     if type(proxy) is ArrayProxy:
         data, slope, inter = proxy.get_unscaled(), proxy.slope, proxy.inter
@@ -39,11 +36,7 @@ def as_nifti(image: Any) -> Any:
 
 
 def with_values(image: Any, changed: NDArray[np.bool_], values: NDArray[Any]) -> Any:
-    """Copy a NIfTI image and replace the voxels in ``changed``.
-
-    ``values`` are after scaling; an integer type stores the nearest one that it can hold. Header,
-    type, scale and all other voxels stay as stored, bit for bit.
-    """
+    """Copy a NIfTI image and replace the voxels in ``changed``; all else is bit-identical."""
     stored = as_nifti(image)
     slope, inter = stored.header.get_slope_inter()
     data = np.array(stored.dataobj)

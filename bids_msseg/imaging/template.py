@@ -1,8 +1,7 @@
 """Templates: one is part of the package, all others come from TemplateFlow.
 
-The embedded one is the symmetric ICBM 152 nonlinear average of 2009, release a (Fonov et al.,
-NeuroImage 2011, doi 10.1016/j.neuroimage.2010.07.033); ``docs/recipes/build_template.py`` creates
-its regions. TemplateFlow: Ciric et al., Nature Methods 2022, doi 10.1038/s41592-022-01681-2.
+Symmetric ICBM 152 nonlinear average 2009a: Fonov et al. 2011, doi
+10.1016/j.neuroimage.2010.07.033. TemplateFlow: Ciric et al. 2022, doi 10.1038/s41592-022-01681-2.
 """
 
 from __future__ import annotations
@@ -30,17 +29,12 @@ NIFTI = [".nii.gz", ".nii"]
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """Brain image, mask and regions of a standard space.
-
-    ``volume`` is the T1w, zero outside the brain, axes closest to RAS+. ``regions`` (embedded
-    template only): 0 outside the brain, 1 lateral and third ventricle, 2 cortex and its fluid, 3
-    brain stem and cerebellum with their fluid, 4 all else above the tentorium.
-    """
+    """Brain image, mask and regions of a standard space."""
 
     name: str
-    volume: Volume
+    volume: Volume  # T1w, zero outside the brain, axes closest to RAS+
     mask: NDArray[np.bool_]
-    regions: NDArray[np.uint8] | None
+    regions: NDArray[np.uint8] | None  # RegionAnatomy codes; embedded template only
     directory: Path
 
 
@@ -52,12 +46,7 @@ def load_template(
     home: Path | None = None,
     online: bool = True,
 ) -> Template:
-    """Load a template by its TemplateFlow identifier, or the embedded one.
-
-    ``resolution`` is TemplateFlow's index. ``home`` is by default TEMPLATEFLOW_HOME or the user's
-    cache; ``online`` allows fetching. Raises NoInputError if the template is unknown or missing,
-    TemporaryError if fetching fails, DataError if a file is damaged.
-    """
+    """Load a template by name; NoInputError if missing, TemporaryError if fetching fails."""
     if name == EMBEDDED and resolution == 1 and cohort is None:
         return _embedded()
     with _templateflow_home(home):
@@ -74,12 +63,7 @@ def find_label_image(
     home: Path | None = None,
     online: bool = True,
 ) -> Path:
-    """Find a ``_dseg`` image of a template; fetch it if that is allowed and needed.
-
-    ``atlas`` is its ``atlas-``, or its ``seg-`` if no file has that; ``desc`` is needed if there
-    are several. Raises NoInputError if there is none or more than one, or it is missing and must
-    not be fetched; TemporaryError if fetching fails.
-    """
+    """Find a ``_dseg`` by ``atlas-``, else ``seg-``; NoInputError unless exactly one matches."""
     hint = _prefill(name, f"atlas='{atlas}', resolution={resolution}, suffix='dseg'")
     query: dict[str, Any] = {"resolution": resolution, "cohort": cohort, "extension": NIFTI}
     query |= {"suffix": "dseg"}
@@ -91,20 +75,16 @@ def find_label_image(
             client = _client(home)
             paths = _label_images(client, name, atlas, query, online=online)
         path = _only_match(paths, f"{name} has no atlas {atlas} at resolution {resolution}", hint)
-        if online and not _has_content(path):
+        if online and not has_content(path):
             with _fetching(name, hint):
                 client.get(name, **query | _entities(path))
-    if not _has_content(path):
+    if not has_content(path):
         raise NoInputError(f"the atlas file {path.name} is empty", hint=hint)
     return path
 
 
 def embedded_directory() -> Path:
-    """Return the folder of the embedded template, laid out as by TemplateFlow.
-
-    It holds ``desc-brain_T1w``, ``desc-brain_mask``, ``label-GM_probseg``, ``label-WM_probseg``
-    and ``seg-regions_dseg`` of ``tpl-MNI152NLin2009aSym_res-1``.
-    """
+    """Return the folder of the embedded template, laid out as by TemplateFlow."""
     return Path(str(resources.files("bids_msseg") / "data" / "template" / f"tpl-{EMBEDDED}"))
 
 
@@ -120,13 +100,16 @@ def _embedded() -> Template:
     )
 
 
+def template_regions() -> Volume:
+    """Return the regions of the embedded template as an image of RegionAnatomy codes."""
+    template = load_template()
+    return template.volume.with_data(np.asarray(template.regions))
+
+
 @contextmanager
 def _templateflow_home(home: Path | None) -> Iterator[None]:
-    """Set TEMPLATEFLOW_HOME to ``home``, if given, while the context is open.
-
-    The first import of TemplateFlow unpacks thousands of empty files into TEMPLATEFLOW_HOME or
-    ``~/.cache``.
-    """
+    """Set TEMPLATEFLOW_HOME to ``home``, if given, while the context is open."""
+    # the first import of TemplateFlow unpacks thousands of empty files there or to ~/.cache
     before = os.environ.get("TEMPLATEFLOW_HOME")
     if home is not None:
         os.environ["TEMPLATEFLOW_HOME"] = str(home)
@@ -170,7 +153,7 @@ def _check_home(home: Path | None, online: bool, hint: str) -> None:
 def _fetching(name: str, hint: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # the client lets through whatever lies below it
+    except Exception as error:  # the client passes on the errors of other libraries
         message = f"the template {name} could not be fetched: {error}"
         raise TemporaryError(message, hint=hint) from error
 
@@ -192,13 +175,13 @@ def _first_file(client: Any, name: str, query: dict[str, Any], *, fetch: bool) -
     paths = _list_files(client, name, query, fetch=fetch)
     if fetch and paths:
         client.get(name, **query)
-    return next((p for p in paths if _has_content(p)), None)
+    return next((p for p in paths if has_content(p)), None)
 
 
 def _list_files(client: Any, name: str, query: dict[str, Any], *, fetch: bool) -> list[Path]:
     paths = sorted(client.ls(name, **query))
     if fetch and not paths:
-        # a home that was filled by hand lacks the list of what else there is
+        # a folder that was filled by hand lacks the list of the other files
         client.cache.update(local=True, overwrite=False, silent=True)
         paths = sorted(client.ls(name, **query))
     return paths
@@ -211,7 +194,7 @@ def _label_images(
     steps = (False, True) if online else (False,)
     for fetch, entity in product(steps, ("atlas", "segmentation")):
         paths = _list_files(client, name, query | {entity: atlas}, fetch=fetch)
-        usable = [path for path in paths if online or _has_content(path)]
+        usable = [path for path in paths if online or has_content(path)]
         if usable:
             return usable
     return []
@@ -236,7 +219,8 @@ def _entities(path: Path) -> dict[str, str]:
     return {name: entities[key] for key, name in keys.items() if key in entities}
 
 
-def _has_content(path: Path) -> bool:
+def has_content(path: Path) -> bool:
+    """Return whether a file has content; TemplateFlow's stubs have none."""
     return path.is_file() and path.stat().st_size > 0
 
 

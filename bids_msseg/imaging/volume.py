@@ -29,7 +29,7 @@ UNREADABLE: Final[tuple[type[Exception], ...]] = (
     ImageFileError,
     HeaderDataError,
 )
-"""What nibabel raises for a file that is no image, or a damaged one."""
+"""Errors of nibabel for a file that is damaged or not an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +72,7 @@ class Volume:
 def is_same_grid(
     shape: tuple[int, ...], affine: Affine, other_shape: tuple[int, ...], other_affine: Affine
 ) -> bool:
-    """Tell whether two images have equal shapes, and affines equal within 0.01.
-
-    Examples
-    --------
-    >>> is_same_grid((2, 3, 4), np.eye(4), (2, 3, 4), np.eye(4) + 0.005)
-    True
-    >>> is_same_grid((2, 3, 4), np.eye(4), (2, 3, 4), np.diag([1, 1, 1.1, 1]))
-    False
-    """
+    """Return whether two images have equal shapes, and affines equal within 0.01."""
     return shape == other_shape and np.allclose(
         affine, other_affine, rtol=0, atol=GRID_TOLERANCE_MM
     )
@@ -138,20 +130,13 @@ def to_image(volume: Volume, dtype: DTypeLike | None = None) -> nib.Nifti1Image:
 
 
 def as_stored(volume: Volume, dtype: DTypeLike = np.float32) -> Volume:
-    """Return a volume as it reads after :func:`save_volume` and :func:`load_volume`.
-
-    NIfTI stores affines in single precision and voxels in Fortran order. With this, steps in one
-    process and steps that exchange files compute the same bytes.
-    """
+    """Return a volume as it reads from a NIfTI file: float32 affine, Fortran order."""
     affine = volume.affine.astype(np.float32).astype(np.float64)
     return Volume(np.asfortranarray(volume.data.astype(dtype)), affine)
 
 
 class StoredVolumes(Mapping[str, Volume]):
-    """Volumes on disk, by name; each access reads the file again and keeps nothing.
-
-    Names in ``labels`` are read as uint8, all others as float32.
-    """
+    """Volumes on disk by name, read at each access; ``labels`` as uint8, others as float32."""
 
     def __init__(self, files: Mapping[str, Path | str], labels: Collection[str] = ()) -> None:
         self._files, self._labels = dict(files), frozenset(labels)

@@ -23,12 +23,7 @@ _TEMPORARY_NAME = re.compile(r"(?:\.|tmp-)([0-9a-f]{6})-([0-9a-f]+)-[0-9a-f]{8}(
 
 @contextmanager
 def replacing(final: Path, *, single_writer: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside ``final`` and rename the file at the end.
-
-    The folder must exist. The temporary name is ``<final>.part`` for a ``single_writer``,
-    otherwise unique and known to :func:`remove_leftovers`. Raises OSError if writing fails; then
-    the temporary file is removed and an earlier file kept.
-    """
+    """Yield a temporary path beside ``final``; rename it at the end, or remove it on error."""
     name = f"{final.name}.part" if single_writer else f".{_process_mark()}.{final.name}"
     temporary = final.with_name(name)
     try:
@@ -41,37 +36,25 @@ def replacing(final: Path, *, single_writer: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def open_alone(final: Path) -> Iterator[BinaryIO]:
-    """Open a file with a single writer; it gets its final name when it is complete.
-
-    The folder must exist. Raises OSError as :func:`replacing`.
-    """
+    """Open a file with a single writer; it gets its final name when it is complete."""
     with replacing(final, single_writer=True) as temporary, temporary.open("wb") as stream:
         yield stream
 
 
 def write_atomic(path: Path, content: Content) -> None:
-    """Write a file under a temporary name in the same folder, then rename it.
-
-    Makes missing folders. Text is written as UTF-8; a callable receives the temporary path, with
-    the final extension, and must write that file. Raises OSError if writing fails; then an earlier
-    file is kept.
-    """
+    """Write a file atomically, and missing folders; a callable must write the path it gets."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         if callable(content):
             content(temporary)
         else:
-            # lone surrogates come out of other people's JSON, and out of odd file names
+            # lone surrogates occur in JSON of other programs and in file names
             data = content.encode("utf-8", "replace") if isinstance(content, str) else content
             temporary.write_bytes(data)
 
 
 def publish(source: Path, final: Path, *, keep: bool = False) -> None:
-    """Move a finished file to its final place atomically.
-
-    Makes missing folders. With ``keep``, the source stays, because nipype needs it to resume a
-    run. Raises OSError if writing fails; then ``final`` is unchanged.
-    """
+    """Move a finished file atomically; ``keep`` copies it, as nipype needs it to resume a run."""
     final.parent.mkdir(parents=True, exist_ok=True)
     if not keep:
         _sync(source)
@@ -88,12 +71,8 @@ def publish(source: Path, final: Path, *, keep: bool = False) -> None:
         source.unlink()
 
 
-def remove_leftovers(folder: Path) -> tuple[str, ...]:
-    """Remove temporary files and scratch folders of killed processes; return their names.
-
-    Not recursive; the folder need not exist. Keeps files of running processes, and those of
-    another computer or container unless they are unchanged for a day.
-    """
+def remove_stale_files(folder: Path) -> tuple[str, ...]:
+    """Remove temporary files and scratch folders of killed processes; return their names."""
     removed = []
     with suppress(OSError):
         for path in sorted(folder.iterdir()):
@@ -105,7 +84,7 @@ def remove_leftovers(folder: Path) -> tuple[str, ...]:
 
 
 def make_scratch(folder: Path) -> Path:
-    """Make a private scratch folder that :func:`remove_leftovers` recognises."""
+    """Make a private scratch folder that :func:`remove_stale_files` recognises."""
     scratch = folder / f"tmp-{_process_mark()}"
     scratch.mkdir(mode=0o700)
     return scratch
@@ -136,10 +115,7 @@ def _process_mark() -> str:
 
 
 def _computer() -> str:
-    """Return a digest of the computer name, to keep it private, and of the PID namespace.
-
-    A container may number its processes separately under the name of its host.
-    """
+    """Return a digest of the computer name, to keep it private, and of the PID namespace."""
     numbers = ""
     with suppress(OSError):
         numbers = str(Path("/proc/self/ns/pid").readlink())

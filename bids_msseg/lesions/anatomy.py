@@ -1,12 +1,7 @@
 """Ventricles and cortex of a brain, found from its own fluid with a template as guide.
 
-A template fitted by an affine does not follow ventricles that atrophy has widened. Fluid is
-visible in every contrast (dark on FLAIR and T1w, bright on T2w). Ventricles are separated from
-sulci by two fronts that propagate fast through fluid and slowly through tissue (fast marching;
-Sethian, PNAS 1996, doi 10.1073/pnas.93.4.1591). One starts from fluid in the middle of the
-template's ventricles, the other from the brain surface and from fluid far from these ventricles.
-Fluid belongs to the front that arrives first. The border with the posterior fossa is that of the
-template.
+Fast marching (Sethian 1996, doi 10.1073/pnas.93.4.1591) separates ventricles from sulci: fluid
+belongs to the front that arrives first, from the template's ventricles or from the surface.
 """
 
 from __future__ import annotations
@@ -29,19 +24,18 @@ BRIGHT_FLUID = frozenset({"T2w"})
 PURE_FLUID_PERCENTILE = 10.0
 MIN_CONTRAST = 0.25
 FLUID_FROM = 0.25
-"""Raters draw the border of a ventricle where a quarter of a voxel looks like fluid; from 0.2 to
-0.4 the agreement with them changes little."""
+"""Where raters draw the border of a ventricle; 0.2 to 0.4 agree about as well."""
 SURE_FLUID = 0.6
 CORE_MM = 1.5
 FAR_MM = 8.0
 REACH_MM = 30.0
 SLOWEST = 0.02
 LATEST = 100.0
-"""A front has run this many mm of pure fluid, or two of tissue, when it is called back."""
+"""Time at which a front stops: after 100 mm of pure fluid or 2 mm of tissue."""
 RIBBON_MM = 3.0
 """Cortex is 2 to 4.5 mm thick."""
 ASTRAY_MM = 5.0
-"""As far as an affine puts the template's cortex beside this brain's."""
+"""Largest error of the template's cortex after an affine alignment."""
 MIN_ML = 0.5
 MAX_OF_BRAIN = 0.2
 
@@ -52,11 +46,7 @@ Spacing = Sequence[float] | NDArray[np.floating]
 
 @dataclass(frozen=True, slots=True)
 class OwnAnatomy:
-    """Ventricles, cortex and posterior fossa of one brain, as ``RegionAnatomy`` codes (X, Y, Z).
-
-    ``from_own_fluid`` is False if fluid and tissue could not be separated; the labels are then
-    those of the template, and ``note`` says why.
-    """
+    """``RegionAnatomy`` codes (X, Y, Z); ``note`` states why they are those of the template."""
 
     labels: NDArray[np.uint8]
     from_own_fluid: bool
@@ -72,12 +62,7 @@ class OwnAnatomy:
 def own_anatomy(
     images: Mapping[str, Array], brain: Mask, prior: NDArray[np.integer], spacing: Spacing
 ) -> OwnAnatomy:
-    """Refine a template's region map with the fluid of this brain.
-
-    ``images`` holds ``FLAIR`` and optionally ``T1w`` and ``T2w``, bias-corrected, on the grid of
-    ``brain`` and ``prior`` (``RegionAnatomy`` codes of the template); ``spacing`` is in mm.
-    Deterministic. Raises ValueError if the grids differ.
-    """
+    """Refine a template's region map with the fluid on FLAIR, and on T1w and T2w if given."""
     _check_grids(brain, prior, images)
     box = bounding_box(brain, margin=1)
     cut = {name: np.asarray(image[box], np.float32) for name, image in images.items()}
@@ -99,19 +84,7 @@ def own_anatomy(
 def fluidity(
     images: Mapping[str, Array], brain: Mask, prior: NDArray[np.integer]
 ) -> NDArray[np.float32] | None:
-    """Map how fluid-like voxels are, from 0 to 1; None if FLAIR shows no fluid contrast.
-
-    In each contrast 0 is the median of tissue, 1 the darkest (T2w: brightest) tenth of the
-    template ventricles. Voxels brighter than tissue on FLAIR are lesion and get 0. Contrasts
-    without fluid contrast are left out.
-
-    Examples
-    --------
-    >>> flair = np.array([0.0, 0.5, 1.0, 1.0, 1.0]).reshape(5, 1, 1)
-    >>> prior = np.array([1, 4, 4, 4, 4]).reshape(5, 1, 1)
-    >>> fluidity({"FLAIR": flair}, prior > 0, prior).ravel()
-    array([1. , 0.5, 0. , 0. , 0. ], dtype=float32)
-    """
+    """Map how fluid-like voxels are, from 0 to 1; None if FLAIR shows no fluid contrast."""
     maps = {}
     for name, image in images.items():
         fluid_map = _fluidity_in_contrast(image, brain, prior, bright=name in BRIGHT_FLUID)
@@ -121,6 +94,7 @@ def fluidity(
         return None
     total = sum(WEIGHTS[name] for name in maps)
     mean = sum(WEIGHTS[name] * fluid_map for name, fluid_map in maps.items()) / total
+    # voxels brighter than tissue on FLAIR are lesion
     return np.where(brain & (maps["FLAIR"] > 0), mean, 0).astype(np.float32)
 
 

@@ -18,19 +18,14 @@ OUTSIDE_NAME = "outside"
 
 @dataclass(frozen=True, slots=True)
 class RegionLoad:
-    """Lesion load in one atlas region; label 0 holds everything without a label.
-
-    The volumes of all rows add up to the total load. ``lesion_count`` counts each lesion once, in
-    the region of its largest part. ``region_ml`` and ``share`` (lesion share of the region) are
-    NaN for label 0; ``share`` is also NaN if the region has no voxel.
-    """
+    """Lesion load in one atlas region; label 0 holds everything without a label."""
 
     label: int
     name: str
-    region_ml: float
+    region_ml: float  # NaN for label 0
     lesion_ml: float
-    lesion_count: int
-    share: float
+    lesion_count: int  # each lesion counts in the region of its largest part
+    share: float  # NaN for label 0 and for a region without voxels
 
 
 REGION_COLUMNS: Mapping[str, Mapping[str, str]] = {
@@ -57,20 +52,7 @@ def load_per_region(
     *,
     probability: NDArray[np.floating] | None = None,
 ) -> tuple[RegionLoad, ...]:
-    """Divide lesions among atlas regions, sorted by label with label 0 last.
-
-    ``lesions`` is a bool mask or integer labels; ``voxel_volume`` is in mm³. With ``probability``,
-    volumes are its sums over all voxels. Regions without lesions or voxels get a row, unnamed ones
-    as ``label N``. Raises ValueError if the grids differ.
-
-    Examples
-    --------
-    >>> lesions = np.array([1, 1, 1, 0, 2, 0]).reshape(6, 1, 1)
-    >>> atlas = np.array([7, 7, 9, 9, 0, 4]).reshape(6, 1, 1)
-    >>> rows = load_per_region(lesions, atlas, 1000.0, {7: "a", 9: "b"})
-    >>> [(row.name, row.lesion_ml, row.lesion_count, row.share) for row in rows]
-    [('label 4', 0.0, 0, 0.0), ('a', 2.0, 1, 1.0), ('b', 1.0, 0, 0.5), ('outside', 1.0, 1, nan)]
-    """
+    """Divide a lesion mask or labels among regions, sorted by label with 0 last; mm³ per voxel."""
     for image in (atlas, probability):
         if image is not None and image.shape != lesions.shape:
             raise ValueError(f"lesions {lesions.shape} and atlas {image.shape} differ in grid")

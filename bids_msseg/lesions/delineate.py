@@ -12,22 +12,17 @@ from bids_msseg.lesions.instances import label_lesions
 
 REJECTED_BY_REFINEMENT = "refinement"
 REJECTED_BY_SIZE = "size"
-REJECTED_BY_PLACE = "extracerebral"
-REJECTED_BY_MASK = "excluded"
+REJECTED_BY_PLACE = "extracerebral"  # at least half outside the brain
+REJECTED_BY_MASK = "excluded"  # an exclusion mask removed voxels that reached the threshold
 
 
 @dataclass(frozen=True, slots=True)
 class Delineation:
-    """Lesions and rejected candidates of one image as labels by decreasing volume.
-
-    ``reasons`` holds one word per rejected candidate: ``refinement`` (rejected by the refinement
-    net), ``size``, ``extracerebral`` (at least half outside the brain) or ``excluded`` (an
-    exclusion mask removed voxels that reached the threshold).
-    """
+    """Lesions and rejected candidates of one image as labels by decreasing volume."""
 
     lesions: NDArray[np.int32]
     rejected: NDArray[np.int32]
-    reasons: tuple[str, ...]
+    reasons: tuple[str, ...]  # REJECTED_BY_..., one per rejected candidate
 
 
 def delineate(
@@ -40,19 +35,8 @@ def delineate(
     extracerebral: NDArray[np.bool_] | None = None,
     removed: NDArray[np.bool_] | None = None,
 ) -> Delineation:
-    """Threshold a probability into lesions and account for every candidate.
-
-    Volumes are in mm³. A candidate that shares a voxel with a kept lesion is not rejected.
-    ``extracerebral`` and ``removed`` (voxels cleared by an exclusion mask) only determine the
-    reasons; clear the probability first with :func:`clear_extracerebral`.
-
-    Examples
-    --------
-    >>> p = np.array([0.9, 0.9, 0.0, 0.9, 0.0, 0.2]).reshape(6, 1, 1)
-    >>> result = delineate(p, p > 0.1, voxel_volume=2.0, threshold=0.5, min_volume=3.0)
-    >>> result.lesions.ravel().tolist(), result.rejected.ravel().tolist(), result.reasons
-    ([1, 1, 0, 0, 0, 0], [0, 0, 0, 1, 0, 2], ('size', 'refinement'))
-    """
+    """Threshold a probability into lesions, and state why the other candidates are rejected."""
+    # ``extracerebral`` and ``removed`` only determine the reasons: clear the probability first
     over = probability >= threshold
     lesions = label_lesions(over, voxel_volume=voxel_volume, min_volume=min_volume)
     blobs = label_lesions((candidates != 0) | over, voxel_volume=voxel_volume)
@@ -91,16 +75,7 @@ def excluded_voxels(
     threshold: float,
     min_volume: float,
 ) -> NDArray[np.bool_]:
-    """Find the lesion voxels that lie in an exclusion mask (volumes in mm³).
-
-    Examples
-    --------
-    >>> p = np.array([0.9, 0.9, 0.0, 0.9, 0.2]).reshape(5, 1, 1)
-    >>> mask = np.array([0, 1, 1, 1, 1], bool).reshape(5, 1, 1)
-    >>> cut = {"voxel_volume": 1.0, "threshold": 0.5, "min_volume": 2.0}
-    >>> excluded_voxels(p, mask, **cut).ravel().astype(int)
-    array([0, 1, 0, 0, 0])
-    """
+    """Find the lesion voxels that lie in an exclusion mask (volumes in mm³)."""
     lesions = label_lesions(
         probability >= threshold, voxel_volume=voxel_volume, min_volume=min_volume
     )
@@ -110,20 +85,7 @@ def excluded_voxels(
 def clear_extracerebral(
     probability: NDArray[np.floating], extracerebral: NDArray[np.bool_], *, threshold: float
 ) -> NDArray[np.floating]:
-    """Set the probability to zero in lesions that lie at least half outside the brain.
-
-    A lesion is a component where the probability reaches ``threshold``. Returns the same array if
-    there is nothing to clear.
-
-    Examples
-    --------
-    >>> p = np.array([0.9, 0.9, 0.0, 0.9, 0.2]).reshape(5, 1, 1)
-    >>> outside = np.array([0, 1, 0, 0, 1], bool).reshape(5, 1, 1)
-    >>> clear_extracerebral(p, outside, threshold=0.5).ravel().tolist()
-    [0.0, 0.0, 0.0, 0.9, 0.2]
-    >>> clear_extracerebral(p, ~outside, threshold=0.95) is p
-    True
-    """
+    """Clear the probability in lesions at least half outside the brain; the same array if none."""
     labels = label_lesions(probability >= threshold, voxel_volume=1.0)
     outside = _mostly_inside(labels, extracerebral)
     if not outside.any():

@@ -1,17 +1,8 @@
-"""Lesion filling: replaces lesions by the intensities of the surrounding white matter.
+"""Lesion filling with the local mean and texture of normal-appearing white matter.
 
-Programs that segment tissue by intensity misclassify lesions as grey matter. Filling them with the
-intensities of the surrounding normal-appearing white matter corrects the volumes that these
-programs measure (Battaglini et al., Hum Brain Mapp 2012, 33:2062-2071, PMC6870255; Magon et al.,
-BMC Neuroscience 2014, doi 10.1186/1471-2202-15-106). As in these methods, the mean is local. As in
-that of Valverde et al. (NeuroImage: Clinical 2014, doi 10.1016/j.nicl.2014.08.016), a fill also
-reproduces the spread of white matter; here the spread is local, too, and the texture has the
-smoothness of the image.
-
-The local mean is a normalised convolution (Knutsson and Westin, CVPR 1993, doi
-10.1109/CVPR.1993.341081): Gaussian sums of intensities over Gaussian sums of weights. Where a
-Gaussian of the finest scale contains little white matter, the mean of the next coarser scale
-dominates, and finally the mean of all white matter.
+After Battaglini et al. 2012 (PMC6870255), Magon et al. 2014 (doi 10.1186/1471-2202-15-106) and
+Valverde et al. 2014 (doi 10.1016/j.nicl.2014.08.016). Local means are normalised convolutions
+(Knutsson and Westin 1993, doi 10.1109/CVPR.1993.341081) at three scales.
 """
 
 from __future__ import annotations
@@ -40,7 +31,7 @@ FADE_MM = 1.0
 """White matter of the border goes from filled to original over this distance."""
 MIN_WHITE = 0.5
 OUTLIER_SD = 3.0
-"""White matter as far from the median of all is not taken for normal."""
+"""White matter further from the median of all is not normal."""
 MAX_CORRELATION = 0.95
 MAX_NOISE_SD = 3.0
 
@@ -137,10 +128,7 @@ def _normal_white_matter(image: Array, inside: Mask, white_matter: NDArray[Any])
 
 
 def _border(inside: Mask, distance: Array) -> Mask:
-    """Mark lesions and the voxels near them that may contain part of one.
-
-    With thick slices, these include the adjacent slices.
-    """
+    """Mark lesions and voxels that may contain part of one, also in adjacent thick slices."""
     border: Mask = (distance <= BORDER_MM) | ndimage.binary_dilation(inside)
     return border
 
@@ -175,10 +163,7 @@ def _local_mean(
     *,
     start: float,
 ) -> Array:
-    """Compute a local mean from coarse to fine scales, starting from ``start``.
-
-    Each scale is a weighted mean of the values and of the coarser scale.
-    """
+    """Compute a local mean, at each scale weighted with that of the coarser scale."""
     weighted = np.where(normal > 0, normal * values, 0)
     mean: NDArray[Any] = np.full(values.shape, start, np.float32)
     for weight, width in zip(support, widths, strict=True):
@@ -194,10 +179,7 @@ def _gaussian(values: Array, width: NDArray[np.float64]) -> Array:
 
 
 def _noise(residual: Array, counted: Mask, rng: np.random.Generator) -> Array:
-    """Generate Gaussian noise of variance 1 with the smoothness of the residuals.
-
-    Values are clipped at 3 standard deviations.
-    """
+    """Generate clipped Gaussian noise of variance 1 with the smoothness of the residuals."""
     widths = [_smoothness(residual, counted, axis) for axis in range(3)]
     white = rng.standard_normal(residual.shape, np.float32)
     gain = math.prod(_noise_gain(width) for width in widths)
@@ -207,23 +189,18 @@ def _noise(residual: Array, counted: Mask, rng: np.random.Generator) -> Array:
 
 
 def _smoothness(residual: Array, counted: Mask, axis: int) -> float:
-    """Return the width (voxels) of the Gaussian with the residuals' autocorrelation.
-
-    White noise smoothed by a Gaussian of width s has the correlation exp(-1 / 4s²) at lag 1.
-    """
+    """Return the width (voxels) of the Gaussian with the residuals' autocorrelation."""
     values, valid = np.moveaxis(residual, axis, 0), np.moveaxis(counted, axis, 0)
     pairs = valid[1:] & valid[:-1]
     first, second = (part[pairs].astype(float) for part in (values[:-1], values[1:]))
     power = float(first @ first + second @ second) / 2
     correlation = min(float(first @ second) / power, MAX_CORRELATION) if power else 0.0
+    # white noise smoothed by a Gaussian of width s has the correlation exp(-1 / 4s²) at lag 1
     return 0.5 / float(np.sqrt(-np.log(correlation))) if correlation > 0 else 0.0
 
 
 def _noise_gain(width: float) -> float:
-    """Return the standard deviation of unit white noise after Gaussian smoothing.
-
-    ``width`` is in voxels.
-    """
+    """Return the SD of unit white noise after smoothing by a Gaussian (width in voxels)."""
     impulse = np.zeros(2 * int(np.ceil(4 * width)) + 3)
     impulse[len(impulse) // 2] = 1
     kernel = ndimage.gaussian_filter(impulse, width, mode="constant")

@@ -15,18 +15,7 @@ _VOLUME_TOLERANCE = 1e-5
 
 
 def bounding_box(mask: NDArray[Any], margin: int = 0) -> tuple[slice, slice, slice]:
-    """Find the smallest box that holds all non-zero voxels, as slices (x, y, z).
-
-    ``margin`` is in voxels and is clipped at the border of the grid. The slices are empty if the
-    mask is empty.
-
-    Examples
-    --------
-    >>> mask = np.zeros((5, 5, 5), bool)
-    >>> mask[1:3, 2, 4] = True
-    >>> bounding_box(mask)
-    (slice(1, 3, None), slice(2, 3, None), slice(4, 5, None))
-    """
+    """Return the box of all non-zero voxels plus a margin in voxels; empty for an empty mask."""
     sides = []
     for axis in range(3):
         other_axes = tuple({0, 1, 2} - {axis})

@@ -50,7 +50,7 @@ class LesionRow:
         Why it was rejected; empty where it was kept.
     confidence : float or None
         Share of lesions with such a probability that the experts had drawn too, in patients
-        that the nets had not seen; None where that was not measured.
+        that the networks had not seen; None where that was not measured.
     image_quality : str
         ``ok`` or ``flagged``, the result of the image check for the whole visit.
     """
@@ -154,12 +154,7 @@ def summarise(rows: Iterable[LesionRow]) -> Load:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the lesion table: its description and how to read it from a row.
-
-    ``units`` is written as in BIDS and empty for counts, ratios and text; ``digits`` is the number
-    of decimals of a float; ``levels`` describes the values of a text column. A new column stands
-    beside related columns: readers find columns by name.
-    """
+    """One column of the lesion table: its description and how to read it from a row."""
 
     name: str
     description: str
@@ -291,13 +286,7 @@ def rows_to_table(rows: Iterable[LesionRow]) -> list[dict[str, str]]:
 
 
 def column_dictionary() -> dict[str, dict[str, Any]]:
-    """Return the BIDS data dictionary of the lesion table, as written beside it.
-
-    Examples
-    --------
-    >>> column_dictionary()["volume_mm3"]
-    {'Description': 'Volume', 'Units': 'mm^3'}
-    """
+    """Return the BIDS data dictionary of the lesion table."""
     entries: dict[str, dict[str, Any]] = {}
     for column in COLUMNS:
         entries[column.name] = {"Description": column.description}

@@ -26,19 +26,7 @@ def lesion_table(
     status: Status = "kept",
     reasons: Mapping[int, str] | None = None,
 ) -> tuple[LesionRow, ...]:
-    """Describe each lesion of a label image, one row per label in increasing order.
-
-    ``affine`` maps voxels to world mm (RAS+), ``template_affine`` maps world mm of the image to
-    those of the template; ``p_cnn2_lesion`` holds label i at index i - 1. Labels without voxels
-    get no row. Raises ValueError if the grids differ.
-
-    Examples
-    --------
-    >>> labels = np.array([0, 1, 1, 0, 2]).reshape(5, 1, 1)
-    >>> rows = lesion_table(labels, np.diag([2.0, 1.0, 1.0, 1.0]))
-    >>> [(row.index, row.volume_mm3, row.centroid) for row in rows]
-    [(1, 4.0, (3.0, 0.0, 0.0)), (2, 2.0, (8.0, 0.0, 0.0))]
-    """
+    """Describe each lesion in order of its label; affines: voxels to mm, mm to template mm."""
     _check_grids(labels, p_cnn1, p_final, region_map)
     labelled = _labelled_voxels(labels)
     centroids = _centroids(labelled, labels.shape, affine)

@@ -1,8 +1,4 @@
-"""Interpretation of mask values: which of them are lesion.
-
-Masks of experts and of other programs may contain several values, one for each kind of lesion or
-each rater. All programs that read such masks use this module.
-"""
+"""Interpretation of the values of masks by experts and other programs: which are lesion."""
 
 from __future__ import annotations
 
@@ -25,18 +21,7 @@ _LISTED: Final = 8
 def lesion_voxels(
     data: NDArray[Any], name: str, values: MaskValues = None, *, fractions: bool = True
 ) -> tuple[NDArray[np.bool_], str]:
-    """Find the lesion voxels of a mask by its values, with a note for the user.
-
-    By default a single value or all whole numbers above zero are lesion; other fractions are cut
-    at 0.5. The note is empty if there is nothing to report. Raises DataError for negative or
-    non-finite values, and for fractions that are not allowed or never exceed 0.5.
-
-    Examples
-    --------
-    >>> lesions, note = lesion_voxels(np.array([0, 1, 5, 7]), "m.nii", (1, 7))
-    >>> lesions.tolist(), note
-    ([False, True, False, True], '')
-    """
+    """Find lesion voxels by value, with a note (may be empty); DataError for invalid values."""
     nonzero = np.unique(data[data != 0])
     if nonzero.size and not (np.isfinite(nonzero).all() and nonzero[0] > 0):
         raise _not_binary(name, nonzero)

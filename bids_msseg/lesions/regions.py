@@ -1,9 +1,7 @@
 """Regions of lesions after the McDonald criteria.
 
-The criteria (Thompson et al. 2018, doi:10.1016/S1474-4422(17)30470-2) ask whether lesions abut the
-lateral ventricles, abut the cortex, or lie in the brainstem or cerebellum. The anatomy is a label
-map on the grid of the lesions. It is either that of a template, mapped by an affine and therefore
-inaccurate by some mm, or the patient's own, for which smaller distances can be used.
+Thompson et al. 2018, doi:10.1016/S1474-4422(17)30470-2. The anatomy is that of a template, mapped
+by an affine and inaccurate by some mm, or the patient's own, for which distances are smaller.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ __all__ = ["Region", "RegionAnatomy", "assign", "disseminated_in_space", "region
 
 
 class Region(IntEnum):
-    """The four places that are told apart.
+    """The four regions of lesions.
 
     Examples
     --------
@@ -149,15 +147,7 @@ def region_map(
 def near(
     target: NDArray[np.bool_], reach: float, spacing: Sequence[float] | NDArray[np.floating]
 ) -> NDArray[np.bool_]:
-    """Mark the voxels at most ``reach`` mm from a target, including the target.
-
-    Distances are between voxel centres; ``spacing`` is in mm.
-
-    Examples
-    --------
-    >>> near(np.array([True, False, False]).reshape(3, 1, 1), 2.0, (2.0, 1.0, 1.0)).ravel()
-    array([ True,  True, False])
-    """
+    """Mark the voxels with centres at most ``reach`` mm from a target, including the target."""
     if reach <= 0:
         return target.copy()
     reached = np.zeros(target.shape, bool)
@@ -169,10 +159,7 @@ def near(
 
 @dataclass(frozen=True, slots=True)
 class RegionAssignment:
-    """Voxel counts per region, shape (n, 4), and main region of the lesions 1..n.
-
-    Columns follow the order of :class:`Region`. ``main`` is 0 for a label without voxels.
-    """
+    """Voxels per region, shape (n, 4), and main region (0 if no voxels) of the lesions 1..n."""
 
     voxels: NDArray[np.int64]
     main: NDArray[np.int8]
@@ -186,7 +173,7 @@ class RegionAssignment:
 
 
 def assign(labels: NDArray[np.integer], regions: NDArray[np.integer]) -> RegionAssignment:
-    """Assign each lesion to a region, and tell how its voxels are shared out.
+    """Assign each lesion to a region, and return the share of its voxels in each region.
 
     A lesion is infratentorial if at least half of it is (it has to lie *in* the brainstem or
     cerebellum). Otherwise it counts as periventricular or juxtacortical as soon as one voxel lies

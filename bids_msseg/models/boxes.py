@@ -17,15 +17,7 @@ Kind = TypeVar("Kind", bound=np.generic)
 def cut(
     volume: NDArray[Kind], centre: Sequence[int], size: Shape, *, fill: float = 0.0
 ) -> NDArray[Kind]:
-    """Cut a box (x, y, z) out of the last three axes; fill voxels outside the volume.
-
-    The voxel ``centre`` becomes voxel ``size // 2`` of the box.
-
-    Examples
-    --------
-    >>> cut(np.arange(4.0).reshape(1, 1, 4), (0, 0, 0), (1, 1, 3), fill=-1)
-    array([[[-1.,  0.,  1.]]])
-    """
+    """Cut a box, with ``centre`` as its voxel ``size // 2``, out of the last three axes."""
     out = np.full((*volume.shape[:-3], *size), fill, volume.dtype)
     source: list[slice] = []
     target: list[slice] = []
@@ -44,11 +36,7 @@ def cut(
 def split_into_pieces(
     labels: NDArray[np.int32], *, edge: int = 24
 ) -> tuple[NDArray[np.int32], tuple[tuple[slice, slice, slice], ...]]:
-    """Split components wider than ``edge`` voxels into pieces that fit into one crop.
-
-    Such a component is divided into equal parts along each axis that is too wide. Return the label
-    image of pieces 1..m, each inside one component, and their bounding boxes in the same order.
-    """
+    """Split components wider than ``edge`` voxels; return labels 1..m of pieces and boxes."""
     pieces = np.zeros_like(labels)
     boxes: list[tuple[slice, slice, slice]] = []
     for index, box in enumerate(ndimage.find_objects(labels), start=1):

@@ -14,30 +14,23 @@ Mask = NDArray[np.bool_]
 OUTSIDE_PROBABILITY = 0.6
 """Probability of being outside the brain from which a voxel may be taken out."""
 MAX_REMOVED_SHARE = 0.2
-"""Where more than this share of the mask would go, the anatomy is not believed."""
+"""Largest share of the mask that is removed; for more, the anatomy is not used."""
 MIN_REMOVED_ML = 0.5
-"""Less than this is left in the mask."""
+"""Smaller volumes stay in the mask."""
 
 
 @dataclass(frozen=True, slots=True)
 class BrainMask:
-    """Corrected brain mask at 1 mm.
-
-    ``doubtful`` is true if the anatomy contradicts so much of the mask that nothing was changed.
-    """
+    """Corrected brain mask at 1 mm."""
 
     mask: Mask
     removed_ml: float
-    doubtful: bool
+    doubtful: bool  # the anatomy contradicts so much of the mask that nothing was changed
 
 
 def correct_brain_mask(brain: Mask, anatomy: NDArray[np.floating]) -> BrainMask:
-    """Remove the regions that CNN-1 classifies as extra-cerebral from a 1 mm brain mask.
-
-    ``anatomy`` holds the class probabilities at 2 mm, shape (classes, ceil(X / 2), ceil(Y / 2),
-    ceil(Z / 2)). Because of this resolution, only regions that reach the border of the mask and
-    are thicker than 2 mm are removed.
-    """
+    """Remove regions that CNN-1's anatomy (2 mm) shows as extra-cerebral from a 1 mm mask."""
+    # at 2 mm, only regions that reach the border of the mask and are thicker than 2 mm are certain
     outside = _at_1_mm(anatomy[[Anatomy.BACKGROUND, Anatomy.EXTRA_CEREBRAL]].sum(0), brain.shape)
     wrong = brain & (outside >= OUTSIDE_PROBABILITY)
     wrong = ndimage.binary_opening(wrong, iterations=1) & brain

@@ -27,14 +27,10 @@ FAST_STRIDE = TILE - 16
 
 @dataclass(frozen=True, slots=True)
 class Refinement:
-    """Output of CNN-2: probability maps (x, y, z), 0 outside candidates.
+    """Output of CNN-2: probability maps (x, y, z), 0 outside candidates."""
 
-    ``voxels`` is the probability that a voxel belongs to a lesion, ``lesion`` the probability that
-    its whole candidate is a lesion.
-    """
-
-    voxels: Array
-    lesion: Array
+    voxels: Array  # that a voxel belongs to a lesion
+    lesion: Array  # that the whole candidate of a voxel is a lesion
 
 
 def refine(
@@ -83,11 +79,8 @@ def _run_on_candidates(
 
 
 def fuse(lesion: Array, refinement: Refinement, point: CascadePoint) -> Array:
-    """Fuse both networks by the weighted mean of their logits; 0 outside candidates.
-
-    ``lesion`` is the probability of CNN-1. This is a logarithmic opinion pool: Genest and Zidek
-    1986, doi:10.1214/ss/1177013825.
-    """
+    """Fuse CNN-1 (``lesion``) and CNN-2 by weighted mean logits; 0 outside candidates."""
+    # a logarithmic opinion pool: Genest and Zidek 1986, doi:10.1214/ss/1177013825
     total = (1 - point.voxel_weight - point.lesion_weight) * _logit(lesion)
     total += point.voxel_weight * _logit(refinement.voxels) + point.lesion_weight * _logit(
         refinement.lesion
@@ -103,11 +96,7 @@ def _logit(probability: Array) -> Array:
 
 
 def require_peak(probability: Array, threshold: float, peak_threshold: float) -> Array:
-    """Scale components with a peak below ``peak_threshold`` to just below ``threshold``.
-
-    Components are those of ``probability >= threshold``. A confident core thus grows down to the
-    lower threshold, and the mask is still defined by one threshold.
-    """
+    """Scale components with a peak below ``peak_threshold`` to just below ``threshold``."""
     labels = label_lesions(probability >= threshold, voxel_volume=1.0)
     peak = np.zeros(int(labels.max(initial=0)) + 1, np.float32)
     np.maximum.at(peak, labels.ravel(), probability.ravel())
@@ -118,31 +107,22 @@ def require_peak(probability: Array, threshold: float, peak_threshold: float) ->
 
 @dataclass(frozen=True, slots=True)
 class NetworkOutput:
-    """Output of both networks for a stack, before fusion and the final threshold.
+    """Output of both networks for a stack, before fusion and the final threshold."""
 
-    ``brain`` is the mask without the regions that CNN-1 classifies as extra-cerebral; outside it
-    the lesion probability of ``prediction`` is 0.
-    """
-
-    prediction: Prediction
+    prediction: Prediction  # lesion probability 0 outside ``brain``
     refinement: Refinement
-    brain: BrainMask
+    brain: BrainMask  # without regions that CNN-1 classifies as extra-cerebral
 
 
 @dataclass(frozen=True, slots=True)
 class CascadeResult:
-    """Output of the cascade for a stack; maps have shape (X, Y, Z).
+    """Output of the cascade for a stack; maps have shape (X, Y, Z)."""
 
-    ``candidate`` is the lesion probability of CNN-1, ``probability`` the final one, ``lesion``
-    that of CNN-2 for whole candidates. ``anatomy`` holds the class probabilities at 2 mm, shape
-    (classes, ceil(X / 2), ...). No lesion lies outside ``brain``.
-    """
-
-    candidate: Array
-    probability: Array
-    lesion: Array
+    candidate: Array  # lesion probability of CNN-1
+    probability: Array  # final probability
+    lesion: Array  # probability of CNN-2 for whole candidates
     candidates: NDArray[np.bool_]
-    anatomy: NDArray[np.float16]
+    anatomy: NDArray[np.float16]  # class probabilities at 2 mm, shape (classes, ceil(X / 2), ...)
     brain: BrainMask
 
 
@@ -155,10 +135,7 @@ def run_first_network(
     *,
     fast: bool = False,
 ) -> tuple[Prediction, BrainMask]:
-    """Run CNN-1 on a stack and correct the brain mask; parameters as in :func:`segment`.
-
-    The lesion probability is 0 outside the corrected mask.
-    """
+    """Run CNN-1 on a stack and correct the brain mask, outside which no lesion is left."""
     for net in candidate:
         net.to(engine.device)
     prediction = predict(
@@ -193,10 +170,7 @@ def run_networks(
 
 
 def decide(lesion: Array, refinement: Refinement, point: CascadePoint) -> Array:
-    """Fuse the output of both networks and suppress lesions without a confident core.
-
-    ``lesion`` is the probability of CNN-1. See :func:`fuse` and :func:`require_peak`.
-    """
+    """Fuse the output of both networks and suppress lesions without a confident core."""
     fused = fuse(lesion, refinement, point)
     return require_peak(fused, point.threshold, point.peak_threshold)
 
@@ -210,11 +184,7 @@ def segment(
     *,
     fast: bool = False,
 ) -> CascadeResult:
-    """Run the whole cascade on a stack of FLAIR, T1w, T2w, shape (3, X, Y, Z), 1 mm, RAS.
-
-    Intensities are in units of the brain's standard deviation; ``present`` marks the acquired
-    contrasts. ``fast`` uses one CNN-1 and tiles with less overlap.
-    """
+    """Run the cascade on FLAIR, T1w, T2w in SDs of the brain, shape (3, X, Y, Z), 1 mm, RAS."""
     output = run_networks(
         cascade.candidate,
         cascade.refinement,

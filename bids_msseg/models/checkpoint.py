@@ -36,26 +36,21 @@ UNSEEN = "unseen"
 """Member that was trained on synthetic images only, from which a site's own training starts."""
 MAX_WIDTH = 4096
 NUMBERS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
-"""Types of tensors that can be looked at without torch."""
+"""Types of tensors that are read without torch."""
 Net = LesionAnatomyNet | LesionRefinementNet
 
 
 @dataclass(frozen=True, slots=True)
 class LesionCascade:
-    """Trained networks of a cascade with their operating point.
-
-    ``candidate`` holds one or more CNN-1, whose probabilities are averaged; ``refinement`` is
-    CNN-2; ``unseen`` is a CNN-1 trained on synthetic images only. ``sha256`` is that of the
-    weights file.
-    """
+    """Trained networks of a cascade with their operating point."""
 
     name: str
     version: str
-    candidate: tuple[LesionAnatomyNet, ...]
-    refinement: LesionRefinementNet
-    unseen: LesionAnatomyNet | None
+    candidate: tuple[LesionAnatomyNet, ...]  # CNN-1, one or more, averaged
+    refinement: LesionRefinementNet  # CNN-2
+    unseen: LesionAnatomyNet | None  # CNN-1 trained on synthetic images only
     point: CascadePoint
-    sha256: str
+    sha256: str  # of the weights file
 
 
 def save_cascade(
@@ -69,10 +64,7 @@ def save_cascade(
     unseen: LesionAnatomyNet | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write all networks into one safetensors file in half precision; return its SHA-256.
-
-    The file appears under its name only when it is complete.
-    """
+    """Write all networks into one safetensors file in half precision; return its SHA-256."""
     nets: dict[str, Net] = {f"candidate{number}": net for number, net in enumerate(candidate)}
     nets["refinement0"] = refinement
     if unseen is not None:
@@ -94,10 +86,7 @@ def save_cascade(
 
 
 def _write(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> str:
-    """Write tensors with a header that holds their digest, and return the file's SHA-256.
-
-    The file appears under its name only when it is complete.
-    """
+    """Write tensors and a header with their digest atomically; return the file's SHA-256."""
     digest = hashlib.sha256(_tensor_bytes(save(tensors))).hexdigest()
     text = json.dumps({**header, DIGEST_KEY: digest}, sort_keys=True)
     content = save(tensors, metadata={HEADER_KEY: text})
@@ -118,11 +107,7 @@ def _tensor_bytes(content: bytes) -> memoryview:
 
 
 def build(shape: Mapping[str, Any]) -> Net:
-    """Build a network with fresh weights from its description.
-
-    Raises ValueError if its kind is unknown, its widths are impossible, or its number of anatomy
-    classes differs from that of this version.
-    """
+    """Build a network with fresh weights; ValueError if its description is not supported."""
     widths = tuple(int(width) for width in shape["widths"])
     if not 2 <= len(widths) <= 8 or not all(0 < width <= MAX_WIDTH for width in widths):
         raise ValueError(f"invalid widths: {widths}")
@@ -136,11 +121,7 @@ def build(shape: Mapping[str, Any]) -> Net:
 
 
 def load_cascade(path: Path) -> LesionCascade:
-    """Load a cascade from a weights file.
-
-    Raises DataError if the file is truncated, has another format, or does not fit the networks
-    that it describes.
-    """
+    """Load a cascade from a weights file; DataError if it is not usable."""
     header = read_header(path)
     try:
         nets = _build_networks(header, _read_tensors(path))
@@ -175,17 +156,13 @@ def load_cascade(path: Path) -> LesionCascade:
 
 
 def check_cascade(path: Path) -> None:
-    """Check that a weights file fits the networks that it describes, without running them.
-
-    Raises DataError if :func:`load_cascade` would fail or weights are not finite. The networks are
-    built on the meta device: a description of a huge network needs no memory, and no torch thread
-    starts, which a forked worker would lack.
-    """
+    """Check that weights are finite and fit their networks; DataError if not."""
     header = read_header(path)
     try:
         content = path.read_bytes()
         entries = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         entries.pop("__metadata__", None)
+        # needs no memory, and starts no torch thread, which a forked worker would lack
         with torch.device("meta"):
             _check_shapes(header, entries)
         for name, entry in entries.items():
@@ -224,7 +201,7 @@ def _check_numbers(name: str, entry: Mapping[str, Any], body: memoryview) -> Non
     if not 0 <= start <= end <= len(body):
         raise ValueError(f"{name} lies outside the file")
     values = np.frombuffer(body[start:end], kind)
-    # batch normalisation counts its batches there, and nothing reads them
+    # the counters of batch normalisation are not used
     finite = name.endswith(COUNTER) or np.isfinite(values).all()
     if values.size != int(np.prod(entry["shape"])) or not finite:
         raise ValueError(f"{name} does not contain {entry['shape']} finite numbers")

@@ -25,19 +25,14 @@ MIN_VOXELS = 3
 
 @dataclass(frozen=True, slots=True)
 class CropSource:
-    """Prepared data of a visit from which crops of candidates are cut.
+    """Prepared data of a visit from which crops of candidates are cut."""
 
-    ``images`` is ``BACKGROUND`` outside the brain; missing contrasts are 0. ``anatomy`` (2 mm) has
-    no background inside the brain; ``coarse`` (4 mm) joins images and anatomy. ``extent`` is the
-    first and last brain voxel per axis; ``pieces`` labels candidates 1..n, large ones split.
-    """
-
-    images: Array
+    images: Array  # BACKGROUND outside the brain; missing contrasts are 0
     present: NDArray[np.bool_]
-    anatomy: Array
-    coarse: Array
-    extent: tuple[tuple[int, int], ...]
-    pieces: NDArray[np.int32]
+    anatomy: Array  # 2 mm, no background inside the brain
+    coarse: Array  # images and anatomy at 4 mm
+    extent: tuple[tuple[int, int], ...]  # first and last brain voxel per axis
+    pieces: NDArray[np.int32]  # candidates 1..n, large ones split
     boxes: tuple[tuple[slice, slice, slice], ...]
 
 
@@ -48,10 +43,7 @@ def prepare_crops(
     prediction: Prediction,
     threshold: float,
 ) -> CropSource:
-    """Find candidates in a CNN-1 prediction and pool the data of the coarse crops.
-
-    ``images`` has shape (3, X, Y, Z); ``threshold`` applies to the lesion probability.
-    """
+    """Find candidates in a CNN-1 prediction and pool the data of the coarse crops."""
     labels = label_lesions(prediction.lesion >= threshold, voxel_volume=1.0, min_volume=MIN_VOXELS)
     pieces, boxes = split_into_pieces(labels)
     masked_images = np.where(brain, images.astype(np.float32), np.float32(BACKGROUND))
@@ -66,11 +58,8 @@ def prepare_crops(
 
 
 def without_background(anatomy: NDArray[np.floating], brain: NDArray[np.bool_]) -> Array:
-    """Distribute the background probability inside the brain over the other classes.
-
-    ``anatomy`` is at 2 mm, ``brain`` at 1 mm. The pretrained CNN-1 often predicts background
-    inside lesions, the fine-tuned one does not; CNN-2 must not learn from this difference.
-    """
+    """Distribute the background probability inside the brain over the other classes."""
+    # only the pretrained CNN-1 predicts background inside lesions: CNN-2 must not learn from it
     shares: Array = anatomy.astype(np.float32)
     inside = pool(brain[None], 2)[0] > 0.5
     shares[Anatomy.BACKGROUND][inside] = 0
@@ -95,10 +84,7 @@ def _extent(brain: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
 
 
 def _relative_position(extent: Sequence[tuple[int, int]], coarse_centre: Sequence[int]) -> Array:
-    """Return the relative position in the brain along each axis of a coarse crop.
-
-    It is 0 and 1 at the ends of the brain, and constant beyond them.
-    """
+    """Return the position in the brain, 0 to 1 along each axis, of a coarse crop's voxels."""
     position = np.empty((3, COARSE, COARSE, COARSE), np.float32)
     for axis, ((low, high), at) in enumerate(zip(extent, coarse_centre, strict=True)):
         middle = (at - COARSE // 2 + np.arange(COARSE)) * COARSE_MM + (COARSE_MM - 1) / 2
@@ -120,10 +106,7 @@ def coarse_mark(candidate: NDArray[np.floating], even_centre: Sequence[int]) -> 
 
 
 def cut_crops(source: CropSource, piece: int, centre: Sequence[int]) -> Item:
-    """Cut the images, candidate, anatomy, coarse crop and presence of one candidate.
-
-    ``piece`` counts from 0. ``centre`` is the middle voxel; it is moved to even coordinates.
-    """
+    """Cut the input of one candidate (from 0) about ``centre``, moved to even coordinates."""
     even_centre = [2 * (int(at) // 2) for at in centre]
     fine = (FINE,) * 3
     images = cut(source.images, even_centre, fine, fill=BACKGROUND)

@@ -12,30 +12,23 @@ from bids_msseg.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Device and settings with which networks run.
+    """Device and settings with which networks run."""
 
-    ``device`` is ``cpu``, ``cuda[:N]`` or ``mps``. ``bfloat16`` applies to convolutions only; sums
-    stay in float32. ``batch`` is the number of tiles per forward pass.
-    """
-
-    device: str = "cpu"
-    bfloat16: bool = False
-    batch: int = 2
+    device: str = "cpu"  # cpu, cuda[:N] or mps
+    bfloat16: bool = False  # of convolutions; sums stay in float32
+    batch: int = 2  # tiles per forward pass
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """Return the context in which a net's forward pass runs."""
+        """Return the context in which the forward pass of a network runs."""
         kind = self.device.partition(":")[0]
         if kind == "mps":
-            # not every version of torch knows it there
+            # not all versions of torch support autocast there
             return contextlib.nullcontext()
         return torch.autocast(kind, torch.bfloat16, enabled=self.bfloat16)
 
 
 def choose_engine(device: str = "auto") -> Engine:
-    """Choose the device, and bfloat16 if the device supports it natively.
-
-    Raises UsageError if the device is unknown or a requested GPU is not available.
-    """
+    """Choose the device, and bfloat16 if it is supported; UsageError if it is not available."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":

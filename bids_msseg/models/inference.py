@@ -39,17 +39,7 @@ class Prediction:
 
 
 def tile_starts(low: int, high: int, tile: int, stride: int) -> list[int]:
-    """List even start voxels of tiles that cover ``low`` to ``high`` (exclusive).
-
-    Values are for one axis; a start may be negative.
-
-    Examples
-    --------
-    >>> tile_starts(10, 150, 96, 64)
-    [10, 54]
-    >>> tile_starts(20, 60, 96, 64)
-    [-8]
-    """
+    """List even starts (may be negative) of tiles that cover ``low`` to ``high`` (exclusive)."""
     first, last = 2 * (low // 2), 2 * -(-(high - tile) // 2)
     if last <= first:
         return [2 * ((first + last) // 4)]
@@ -120,10 +110,7 @@ def predict(
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Part of a grid that tiles cover, with even origin and shape.
-
-    It may extend beyond the grid.
-    """
+    """Box that tiles cover, with even origin and shape; it may extend beyond the grid."""
 
     origin: tuple[int, ...]
     shape: tuple[int, ...]

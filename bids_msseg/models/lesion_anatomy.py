@@ -1,8 +1,7 @@
 """CNN-1: one U-Net that segments lesions at 1 mm and anatomy at 2 mm.
 
-A space-to-depth stem folds each block of 2x2x2 voxels into channels, so every voxel is read and
-the convolutions run on an eighth of the positions. The lesion head unfolds its features back to
-the full resolution. Skip connections are added, not concatenated, which halves the decoder.
+A space-to-depth stem folds blocks of 2x2x2 voxels into channels, which the lesion head unfolds.
+Skip connections are added, not concatenated, which halves the decoder.
 """
 
 from __future__ import annotations
@@ -25,11 +24,7 @@ FOLD = 2
 
 
 class InstanceNorm3d(nn.Module):
-    """Instance normalisation that is as fast as batch normalisation on the CPU.
-
-    ``torch.nn.InstanceNorm3d`` copies channels-last input on the CPU. For one sample, batch
-    normalisation with the statistics of the batch is the same function.
-    """
+    """Instance normalisation that is as fast as batch normalisation on the CPU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -40,6 +35,7 @@ class InstanceNorm3d(nn.Module):
         """Normalise each channel of each sample of (N, C, X, Y, Z) to mean 0 and variance 1."""
         if features.device.type != "cpu":
             return F.instance_norm(features, weight=self.weight, bias=self.bias)
+        # instance_norm copies channels-last input; for one sample, batch_norm computes the same
         samples = [
             F.batch_norm(sample, None, None, self.weight, self.bias, training=True)
             for sample in features.split(1)
@@ -49,11 +45,7 @@ class InstanceNorm3d(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class LesionAnatomyConfig:
-    """Architecture of a :class:`LesionAnatomyNet`.
-
-    ``widths`` are the numbers of feature maps at 2, 4, 8, ... mm; ``classes`` is that of the
-    anatomy head.
-    """
+    """Architecture of CNN-1: feature maps at 2, 4, 8, ... mm, and classes of anatomy."""
 
     widths: tuple[int, ...] = (32, 64, 128, 256)
     classes: int = CLASSES
@@ -75,10 +67,7 @@ def _convolutions(before: int, after: int, count: int) -> nn.Sequential:
 
 
 class LesionAnatomyNet(nn.Module):
-    """CNN-1: a U-Net with a lesion head and an anatomy head.
-
-    The edges of the input must be divisible by ``2 ** len(config.widths)``.
-    """
+    """CNN-1: U-Net with two heads; input edges are divisible by ``2 ** len(config.widths)``."""
 
     def __init__(self, config: LesionAnatomyConfig | None = None) -> None:
         super().__init__()
@@ -96,12 +85,8 @@ class LesionAnatomyNet(nn.Module):
         self.anatomy = nn.Conv3d(widths[0], self.config.classes, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits of lesion (1 mm) and of the anatomy classes (2 mm).
-
-        ``images`` has shape (N, 6, X, Y, Z): FLAIR, T1w, T2w in units of the brain's standard
-        deviation, then one constant map per contrast, 1 if acquired, else 0. The logits have 1
-        channel and, at half the size, one per class.
-        """
+        """Return the logits of lesion (1 mm) and of the anatomy classes (2 mm)."""
+        # images (N, 6, X, Y, Z): FLAIR, T1w, T2w in SDs of the brain, then 1 for each if acquired
         features = self._decode(self._encode(fold(images)))
         return unfold(self.lesion(features)), self.anatomy(features)
 
@@ -122,21 +107,14 @@ class LesionAnatomyNet(nn.Module):
 
 
 def read_network_weights(path: Path) -> dict[str, Tensor]:
-    """Read the weights of a :class:`LesionAnatomyNet` as float32.
-
-    The file is a training checkpoint, of which the running mean is used, or a float16 file.
-    """
+    """Read the weights of CNN-1 from a training checkpoint (running mean) or a float16 file."""
     content = torch.load(path, map_location="cpu", weights_only=True)
     weights: dict[str, Tensor] = content.get("average", content)
     return {name: value.float() for name, value in weights.items()}
 
 
 def fold(images: Tensor) -> Tensor:
-    """Fold blocks of 2x2x2 voxels into channels.
-
-    The shape changes from (N, 6, X, Y, Z) to (N, 27, X / 2, Y / 2, Z / 2). A presence map keeps
-    one value per block.
-    """
+    """Fold 2x2x2 voxels into channels: (N, 6, X, Y, Z) to (N, 27, X / 2, Y / 2, Z / 2)."""
     count, _, x, y, z = images.shape
     blocks = images[:, :CONTRASTS].reshape(
         count, CONTRASTS, x // FOLD, FOLD, y // FOLD, FOLD, z // FOLD, FOLD
@@ -148,10 +126,7 @@ def fold(images: Tensor) -> Tensor:
 
 
 def unfold(logits: Tensor) -> Tensor:
-    """Unfold the lesion head's 8 channels: (N, 8, X, Y, Z) to (N, 1, 2 X, 2 Y, 2 Z).
-
-    This is the inverse of :func:`fold`.
-    """
+    """Unfold the lesion head's 8 channels: (N, 8, X, Y, Z) to (N, 1, 2 X, 2 Y, 2 Z)."""
     count, _, x, y, z = logits.shape
     blocks = logits.reshape(count, FOLD, FOLD, FOLD, x, y, z).permute(0, 4, 1, 5, 2, 6, 3)
     return blocks.reshape(count, 1, FOLD * x, FOLD * y, FOLD * z)

@@ -1,8 +1,7 @@
 """CNN-2: classification of single candidates of CNN-1 at two scales.
 
-The fine scale shows 32 mm at 1 mm, the coarse scale 96 mm at 4 mm. Both include CNN-1's anatomy,
-so that cortex, choroid plexus, caps and scalp are distinguished from lesions by their location.
-CNN-1's lesion probability is not an input: the two networks are fused afterwards.
+32 mm at 1 mm and 96 mm at 4 mm, both with CNN-1's anatomy, which shows the location. CNN-1's
+lesion probability is not an input: the two networks are fused afterwards.
 """
 
 from __future__ import annotations
@@ -28,10 +27,7 @@ PLACE = 3
 
 @dataclass(frozen=True, slots=True)
 class LesionRefinementConfig:
-    """Architecture of a :class:`LesionRefinementNet`.
-
-    ``widths`` are the numbers of feature maps of each branch, finest resolution first.
-    """
+    """Architecture of CNN-2: feature maps of each branch, finest resolution first."""
 
     widths: tuple[int, ...] = (16, 48, 96)
 
@@ -56,18 +52,13 @@ class ConvBlock(nn.Sequential):
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """Input of CNN-2 for N candidates.
+    """Input of CNN-2 for N candidates."""
 
-    ``images`` (FLAIR, T1w, T2w in units of the brain's standard deviation) and ``candidate`` are
-    32³ voxels at 1 mm, ``anatomy`` 16³ at 2 mm, ``coarse`` (images, candidate, anatomy, place in
-    the brain) 24³ at 4 mm. ``present`` (N, 3) is 1 for acquired contrasts.
-    """
-
-    images: Tensor
-    candidate: Tensor
-    anatomy: Tensor
-    coarse: Tensor
-    present: Tensor
+    images: Tensor  # FLAIR, T1w, T2w in SDs of the brain, 32³ voxels at 1 mm
+    candidate: Tensor  # 32³ voxels at 1 mm
+    anatomy: Tensor  # 16³ voxels at 2 mm
+    coarse: Tensor  # images, candidate, anatomy, place in the brain; 24³ voxels at 4 mm
+    present: Tensor  # (N, 3), 1 for acquired contrasts
 
 
 class LesionRefinementNet(nn.Module):
@@ -91,10 +82,7 @@ class LesionRefinementNet(nn.Module):
         )
 
     def forward(self, crops: Crops) -> tuple[Tensor, Tensor]:
-        """Return the logits of lesion per voxel and per candidate.
-
-        Shapes are (N, 1, 32, 32, 32) and (N,).
-        """
+        """Return the logits of lesion per voxel (N, 1, 32, 32, 32) and per candidate (N,)."""
         skips = _encode(self.fine, _fine_input(crops))
         context = _encode(self.coarse, _coarse_input(crops))[-1]
         summary = torch.cat([context.mean((2, 3, 4)), _centre(context)], 1)

@@ -1,9 +1,4 @@
-"""Header of a weights file, read without torch.
-
-A safetensors file starts with eight bytes of length and a JSON header
-(https://github.com/huggingface/safetensors#format). In a weights file of msseg, the header entry
-``__metadata__`` holds the shape of every network and the operating point.
-"""
+"""Header of a weights file, read without torch: networks and operating point."""
 
 from __future__ import annotations
 
@@ -30,18 +25,13 @@ DIGEST_KEY = "tensors_sha256"
 
 @dataclass(frozen=True, slots=True)
 class CascadePoint:
-    """Operating point of a cascade: thresholds and fusion weights.
+    """Operating point of a cascade: thresholds and fusion weights."""
 
-    ``voxel_weight`` and ``lesion_weight`` weight the logits of CNN-2 for voxels and whole
-    candidates; CNN-1 has the rest. ``candidate_threshold`` applies to CNN-1, ``threshold`` to the
-    fused probability. A lesion is kept if its peak reaches ``peak_threshold``.
-    """
-
-    candidate_threshold: float = 0.1
-    voxel_weight: float = 0.3
-    lesion_weight: float = 0.3
-    threshold: float = 0.4
-    peak_threshold: float = 0.5
+    candidate_threshold: float = 0.1  # of CNN-1
+    voxel_weight: float = 0.3  # of CNN-2's logits for voxels; CNN-1 has the rest
+    lesion_weight: float = 0.3  # of CNN-2's logits for whole candidates
+    threshold: float = 0.4  # of the fused probability
+    peak_threshold: float = 0.5  # that the peak of a kept lesion reaches
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +157,7 @@ def _check_length(entries: Mapping[str, Any], size: int) -> None:
 
 
 def _check_sum(expected: object, tensors: memoryview) -> None:
-    """Raise ValueError if the checksum of the tensors differs from ``expected``.
-
-    Altered weights could not be recognised by their masks.
-    """
+    """Raise ValueError if the checksum of the tensors differs from ``expected``."""
     if hashlib.sha256(tensors).hexdigest() != expected:
         raise ValueError("checksum mismatch: its content was changed")
 

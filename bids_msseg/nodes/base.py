@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import resource
 import time
@@ -23,7 +22,7 @@ from nipype.interfaces.base import (
 
 from bids_msseg import __version__
 from bids_msseg.bids.files import plain
-from bids_msseg.errors import IoError, MssegError, TemporaryError
+from bids_msseg.errors import MssegError, TemporaryError, space_error
 from bids_msseg.nodes.intermediate import stored_outputs
 
 FAILURE_FILE = "failure.json"
@@ -35,7 +34,7 @@ class StepInputs(BaseInterfaceInputSpec):  # type: ignore[misc]
 
     threads = traits.Int(1, usedefault=True, nohash=True, desc="threads the step may use")
     measure = traits.Bool(False, usedefault=True, nohash=True, desc="measure memory and CPU time")
-    version = traits.Str(__version__, usedefault=True, desc="another one runs the step again")
+    version = traits.Str(__version__, usedefault=True, desc="a new version runs the step again")
     stored = File(desc="archive of an earlier run: the outputs are read from it, not computed")
 
 
@@ -50,14 +49,7 @@ class StepOutputs(TraitedSpec):  # type: ignore[misc]
 
 
 class Step(BaseInterface):  # type: ignore[misc]
-    """A node that calls one function.
-
-    Subclasses implement :meth:`work`, which receives the defined inputs by name and the node's own
-    folder, and returns the outputs by name.
-
-    If the function raises an exception, the reason and the hint are written beside the visit's
-    nodes, because nipype passes on only a text.
-    """
+    """A node that calls one function, :meth:`work`, and writes why it failed beside the nodes."""
 
     def __init__(self, **inputs: Any) -> None:
         super().__init__(**inputs)
@@ -81,7 +73,7 @@ class Step(BaseInterface):  # type: ignore[misc]
             write_failure(folder, as_msseg_error(error))
             raise
         except BaseException as error:
-            # nipype would take it for a failure of this node and go on with the next one
+            # nipype would treat it as a failure of this node and continue with the next one
             self.interruption = error
             raise
         return runtime
@@ -122,16 +114,8 @@ def as_msseg_error(error: Exception) -> MssegError:
     """Convert the exception of a step to an MssegError; return an MssegError unchanged."""
     if isinstance(error, MssegError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return IoError(
-            "no space left on the disk",
-            hint="free some space, or set --work-dir to a larger disk, and rerun",
-        )
-    if isinstance(error, OSError) and error.errno == errno.EFBIG:
-        return IoError(
-            "a file exceeds the file size limit of this job",
-            hint="raise the limit (ulimit -f unlimited), and rerun",
-        )
+    if full := space_error(error, name_file=False):
+        return full
     # torch has its own classes and texts for both of its allocators
     if isinstance(error, MemoryError) or any(
         text in str(error) for text in ("out of memory", "can't allocate memory")
@@ -147,16 +131,13 @@ def as_msseg_error(error: Exception) -> MssegError:
 
 
 def write_failure(folder: Path, error: MssegError) -> None:
-    """Record in the folder of a visit why a node failed; keep an earlier record.
-
-    ``folder`` is that of the node; the file is written to its parent. Write errors are ignored.
-    """
+    """Record in the parent of a node's folder why it failed, unless there is a record."""
     content = {
         "step": folder.name,
         "message": error.message,
         "hint": error.hint,
         "code": int(error.code),
     }
-    # on a full disk the crash file, if anything, has to do
+    # on a full disk this fails, and only a crash file may exist
     with suppress(OSError), (folder.parent / FAILURE_FILE).open("x", encoding="utf-8") as stream:
         json.dump(content, stream)

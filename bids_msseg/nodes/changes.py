@@ -17,10 +17,9 @@ from bids_msseg.bids.changes import (
     PairResult,
     VisitPair,
     pair_files,
-    recorded_visit,
 )
 from bids_msseg.bids.paths import output_path
-from bids_msseg.bids.record import VisitRecord
+from bids_msseg.bids.record import VisitRecord, recorded_visit
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.registration.itk import write_itk_affine
 from bids_msseg.imaging.registration.visit_alignment import (
@@ -50,7 +49,7 @@ MARKS = {
 
 
 @dataclass(frozen=True, slots=True)
-class PairDelivery:
+class PairContext:
     """A pair of visits, its output folder and the rule for its comparison."""
 
     out_dir: Path
@@ -70,7 +69,7 @@ class PairDelivery:
 
 
 class _CompareInputs(StepInputs):
-    delivery = traits.Any(mandatory=True, nohash=True)
+    context = traits.Any(mandatory=True, nohash=True)
     fingerprint = traits.Str(mandatory=True)
     seed = traits.Int(0, usedefault=True)
 
@@ -92,13 +91,10 @@ class CompareVisits(Step):
     output_spec = _CompareOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
-        """Write the table, the image, the transform and pictures into the node's folder.
-
-        If the visits cannot be aligned, writes the reason and pictures of the attempt.
-        """
-        delivery: PairDelivery = inputs["delivery"]
-        earlier = _Images.load(delivery.out_dir, delivery.pair.earlier)
-        later = _Images.load(delivery.out_dir, delivery.pair.later)
+        """Write table, image, transform and pictures, or why the visits cannot be aligned."""
+        context: PairContext = inputs["context"]
+        earlier = _Images.load(context.out_dir, context.pair.earlier)
+        later = _Images.load(context.out_dir, context.pair.later)
         alignment = align_visits(
             earlier.flair,
             later.flair,
@@ -115,7 +111,7 @@ class CompareVisits(Step):
             earlier.resample_to(grid, later=False),
             later.resample_to(grid, later=True),
             grid.inside,
-            rule=delivery.rule,
+            rule=context.rule,
             disagreement_mm=alignment.disagreement_mm,
         )
         codes = codes_on_later(comparison, grid, later.labels)
@@ -162,7 +158,7 @@ class _Images:
         threshold = record.options.get("threshold")
         labels = load_volume(name(suffix="dseg", seg="lesions"), np.int32)
         if record.lesion_mask:
-            # a given mask is sure of every voxel
+            # a given mask has no uncertain voxels
             probability = labels.with_data((labels.data > 0).astype(np.float32))
         else:
             probability = load_volume(name(suffix="probseg", label="L"))
@@ -224,11 +220,7 @@ def _centres(
 
 
 def codes_on_later(comparison: Comparison, grid: CommonGrid, labels: Volume) -> Volume:
-    """Resample the change codes to the FLAIR of the later visit.
-
-    ``labels`` are the lesions of the later visit, whose borders are kept. The uint8 codes are
-    never 0 inside them; outside, they mark only tissue that was lesion before.
-    """
+    """Resample the change codes to the later FLAIR, with the borders of its lesions."""
     common = Volume(comparison.codes, grid.affine)
     move = inverse(grid.alignment.to_later)
     near = resample(common, labels.shape, labels.affine, transform=move, order=0).data

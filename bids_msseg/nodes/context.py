@@ -16,28 +16,23 @@ from bids_msseg.reports.methods import methods_paragraph
 
 @dataclass(frozen=True, slots=True)
 class DerivativesContext:
-    """A visit, the place of its results and the content of their descriptions.
-
-    ``model`` is None if a given mask replaces the networks, ``candidate_threshold`` for another
-    segmenter. ``min_lesion_volume`` is in mm³. ``maps_fingerprint`` omits options that only cut
-    lesions; ``intermediate`` is an archive to cut them from again.
-    """
+    """A visit, the place of its results and the content of their descriptions."""
 
     visit: Visit
     out_dir: Path
     bids_dir: Path
-    model: ModelUse | None
-    candidate_threshold: float | None
+    model: ModelUse | None  # None if a given mask replaces the networks
+    candidate_threshold: float | None  # None for another segmenter
     threshold: float
-    min_lesion_volume: float
+    min_lesion_volume: float  # mm³
     derivatives: Mapping[str, Path] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     methods: str = ""
     extras: Extras = NO_EXTRAS
-    maps_fingerprint: str = ""
-    intermediate: Path | None = None
+    maps_fingerprint: str = ""  # without options that only cut lesions
+    intermediate: Path | None = None  # archive from which lesions are cut again
 
     @property
     def with_anatomy(self) -> bool:

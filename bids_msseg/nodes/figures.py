@@ -13,12 +13,12 @@ from bids_msseg.imaging.resample import inverse, resample
 from bids_msseg.imaging.template import EMBEDDED, load_template
 from bids_msseg.imaging.volume import Volume, load_volume
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
-from bids_msseg.nodes.delivery import DerivativesContext
+from bids_msseg.nodes.context import DerivativesContext
 from bids_msseg.reports.images.drawing import draw_visit
 
 
 class _DrawInputs(StepInputs):
-    delivery = traits.Any(mandatory=True, nohash=True)
+    context = traits.Any(mandatory=True, nohash=True)
     flair_file = File(
         exists=True, mandatory=True, desc="with a rim around the brain, on the FLAIR as acquired"
     )
@@ -42,11 +42,11 @@ class DrawFigures(Step):
 
     input_spec = _DrawInputs
     output_spec = _DrawOutputs
-    always_run = True  # what it writes lies in OUT, where nipype does not look for it
+    always_run = True  # nipype does not check for the files that it writes to OUT
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
         """Write the PNG files below OUT."""
-        delivery: DerivativesContext = inputs["delivery"]
+        context: DerivativesContext = inputs["context"]
         names, files = inputs.get("moving_names", []), inputs.get("moving_files", [])
         flair = load_volume(inputs["flair_file"])
         moving = {n: load_volume(f) for n, f in zip(names, files, strict=True)}
@@ -58,8 +58,8 @@ class DrawFigures(Step):
             moving[EMBEDDED] = _template_on(flair, Path(inputs["template_transform"]))
             doubtful.append(EMBEDDED)
         figure_files = draw_visit(
-            delivery.out_dir,
-            delivery.visit,
+            context.out_dir,
+            context.visit,
             flair=flair,
             brain=load_volume(inputs["brain_file"]),
             lesions=load_volume(inputs["labels_file"]),

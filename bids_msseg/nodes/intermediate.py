@@ -1,8 +1,7 @@
 """Archives of intermediate results: outputs of the steps before lesions are delineated.
 
-With an archive, another threshold or smallest lesion needs neither networks nor registration.
-Files that OUT holds unchanged, such as preprocessed images and transforms, are named with their
-digest and not stored twice. No image in the archive extends beyond the rim that the figures show.
+Another threshold or smallest lesion then needs neither networks nor registration. Files that OUT
+holds unchanged are named with their digest and not stored twice.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _BROKEN: Final = (
     AttributeError,
     ValueError,
 )
-"""What an archive raises that is damaged, or that somebody else has written."""
+"""Errors of an archive that is damaged or was written by another program."""
 
 Outputs = Mapping[str, Any]
 
@@ -44,11 +43,7 @@ def write_archive(
     fingerprint: str,
     versions: Mapping[str, str],
 ) -> None:
-    """Write the intermediate results of a visit to an archive.
-
-    Outputs whose name ends with ``_file`` are paths. ``published`` maps ``STEP.OUTPUT`` to the
-    place below OUT of files that are published unchanged; only their digests are stored.
-    """
+    """Write intermediate results; ``published`` maps STEP.OUTPUT to a path below OUT."""
     content: dict[str, dict[str, Any]] = {step: {} for step in steps}
     with zipfile.ZipFile(target, "w") as archive:
         for step, name, value in _all_outputs(steps):
@@ -58,7 +53,7 @@ def write_archive(
             data, published_path = Path(value).read_bytes(), published.get(f"{step}.{name}")
             if published_path is None:
                 member = f"{step}/{Path(value).name}"
-                # without a time: the archive says what was found, not when
+                # without a time, so that equal results have equal archives
                 archive.writestr(zipfile.ZipInfo(member), data)
                 content[step][name] = {"member": member}
             else:
@@ -109,11 +104,7 @@ def stored_steps(archive: Path) -> frozenset[str]:
 
 
 def stored_outputs(archive: Path, step: str, folder: Path) -> dict[str, Any]:
-    """Read the outputs of a step from an archive.
-
-    ``archive`` must have the path of :func:`~bids_msseg.bids.paths.intermediate_path`, from which
-    OUT follows. Files that are not in OUT are extracted to ``folder``.
-    """
+    """Read the outputs of a step from an archive in OUT; extract other files to ``folder``."""
     out_dir = archive.parents[2]
     outputs: dict[str, Any] = {}
     for name, entry in _steps(archive)[step].items():

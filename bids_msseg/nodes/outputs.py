@@ -34,13 +34,13 @@ from bids_msseg.lesions.load import LesionRow, column_dictionary, rows_to_table,
 from bids_msseg.models.anatomy import Anatomy
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS, MEASURES, BrainVolumes, label_rows
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
-from bids_msseg.nodes.delivery import DerivativesContext
+from bids_msseg.nodes.context import DerivativesContext
 from bids_msseg.nodes.quality import VisitQuality
 
 
 class _PublishInputs(StepInputs):
-    delivery = traits.Any(mandatory=True, nohash=True)
-    fingerprint = traits.Str(desc="makes the node run again when the delivery changes")
+    context = traits.Any(mandatory=True, nohash=True)
+    fingerprint = traits.Str(desc="makes the node run again when the context changes")
     table_file = File(exists=True, mandatory=True)
     excluded_ml = traits.Float(desc="undefined without exclusion masks")
     quality_file = File(exists=True, mandatory=True)
@@ -82,30 +82,30 @@ class PublishVisit(Step):
 
     input_spec = _PublishInputs
     output_spec = _PublishOutputs
-    always_run = True  # what it writes lies in OUT, where nipype does not look for it
+    always_run = True  # nipype does not check for the files that it writes to OUT
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
         """Write all results; the record, which marks them as complete, comes last."""
-        full_delivery: DerivativesContext = inputs["delivery"]
-        delivery = full_delivery.without(inputs.get("left_out", []))
+        full_context: DerivativesContext = inputs["context"]
+        context = full_context.without(inputs.get("left_out", []))
         quality = VisitQuality.read(inputs["quality_file"], inputs["estimate_file"])
         table = json.loads(Path(inputs["table_file"]).read_text("utf-8"))
         rows = [_row({**item, "image_quality": quality.quality}) for item in table]
-        _publish_flair_space(delivery, inputs)
-        _publish_preprocessed(delivery, inputs)
-        _publish_spaces(delivery, inputs)
-        _publish_roi(delivery, inputs)
-        _publish_transforms(delivery, inputs)
-        _publish_filled(delivery, inputs)
+        _publish_flair_space(context, inputs)
+        _publish_preprocessed(context, inputs)
+        _publish_spaces(context, inputs)
+        _publish_roi(context, inputs)
+        _publish_transforms(context, inputs)
+        _publish_filled(context, inputs)
         anatomy = _Anatomy.read(inputs["volumes_file"]) if "volumes_file" in inputs else None
-        _publish_tables(delivery, rows, anatomy.volumes if anatomy else None)
-        _publish_atlases(delivery, inputs.get("atlas_files", []))
-        _publish_intermediate(delivery, inputs)
-        for path in unrequested_files(delivery.out_dir, delivery.visit, delivery.extras):
+        _publish_tables(context, rows, anatomy.volumes if anatomy else None)
+        _publish_atlases(context, inputs.get("atlas_files", []))
+        _publish_intermediate(context, inputs)
+        for path in unrequested_files(context.out_dir, context.visit, context.extras):
             path.unlink(missing_ok=True)
-        record = quality.mark(_record(delivery, full_delivery.visit, rows, inputs))
+        record = quality.mark(_record(context, full_context.visit, rows, inputs))
         marked = record if anatomy is None else anatomy.mark(record)
-        return {"record_file": str(write_record(delivery.out_dir, marked))}
+        return {"record_file": str(write_record(context.out_dir, marked))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +136,11 @@ def _row(item: Mapping[str, Any]) -> LesionRow:
     return LesionRow(**values)
 
 
-def _deliver(
-    delivery: DerivativesContext, source: str, sidecar: Mapping[str, Any], output: Output
+def _publish_image(
+    context: DerivativesContext, source: str, sidecar: Mapping[str, Any], output: Output
 ) -> None:
     """Publish one file after its sidecar, so that no image lacks a sidecar."""
-    place = delivery.out_dir, delivery.visit
+    place = context.out_dir, context.visit
     write_json(output.path(*place, ".json"), sidecar)
     publish(Path(source), output.path(*place, output.extensions[0]), keep=True)
 
@@ -152,15 +152,15 @@ _BRAIN_METHODS = {
 }
 
 
-def _publish_flair_space(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> None:
-    origin, method = delivery.flair_origin(*delivery.lesion_sources()), delivery.method()
-    brain_masks = [delivery.visit.brain_mask] if delivery.visit.brain_mask else []
-    brain = delivery.flair_origin(*map(delivery.uri, [delivery.visit.flair, *brain_masks]))
+def _publish_flair_space(context: DerivativesContext, inputs: Mapping[str, Any]) -> None:
+    origin, method = context.flair_origin(*context.lesion_sources()), context.method()
+    brain_masks = [context.visit.brain_mask] if context.visit.brain_mask else []
+    brain = context.flair_origin(*map(context.uri, [context.visit.flair, *brain_masks]))
     how = _BRAIN_METHODS[inputs["brain_how"]]
     contents = {
         "brain": sidecars.brain_mask_sidecar(brain, method=how),
-        "ventricles": sidecars.ventricle_mask_sidecar(delivery.flair_origin()),
-        "anatomy": sidecars.anatomy_sidecar(delivery.flair_origin(), method),
+        "ventricles": sidecars.ventricle_mask_sidecar(context.flair_origin()),
+        "anatomy": sidecars.anatomy_sidecar(context.flair_origin(), method),
         "probseg": sidecars.probseg_sidecar(origin, method),
         "labels": sidecars.dseg_sidecar(origin, method),
         "candidates": sidecars.candidates_sidecar(origin, method),
@@ -169,19 +169,19 @@ def _publish_flair_space(delivery: DerivativesContext, inputs: Mapping[str, Any]
     }
     for name, content in contents.items():
         if f"{name}_file" in inputs:
-            _deliver(delivery, inputs[f"{name}_file"], content, OUTPUTS[name])
+            _publish_image(context, inputs[f"{name}_file"], content, OUTPUTS[name])
 
 
-def _publish_preprocessed(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> None:
+def _publish_preprocessed(context: DerivativesContext, inputs: Mapping[str, Any]) -> None:
     for name, source in zip(inputs["preproc_names"], inputs["preproc_files"], strict=True):
-        if name not in delivery.visit.contrasts:
+        if name not in context.visit.contrasts:
             continue
-        origin = delivery.flair_origin(delivery.uri(delivery.visit.contrasts[name]))
+        origin = context.flair_origin(context.uri(context.visit.contrasts[name]))
         steps = ["bias field removed (N4)", "brain only"]
         if name != "FLAIR":
             steps.insert(1, "rigid to FLAIR")
         content = sidecars.preproc_sidecar(name, origin, skull_stripped=True, steps=steps)
-        _deliver(delivery, source, content, preprocessed(name))
+        _publish_image(context, source, content, preprocessed(name))
 
 
 def _used_names(what: str, inputs: Mapping[str, Any]) -> list[str]:
@@ -190,76 +190,76 @@ def _used_names(what: str, inputs: Mapping[str, Any]) -> list[str]:
     return [name for name in inputs.get(what, []) if name.partition(" ")[0] not in left_out]
 
 
-def _publish_spaces(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> None:
-    sources = delivery.lesion_sources()
+def _publish_spaces(context: DerivativesContext, inputs: Mapping[str, Any]) -> None:
+    sources = context.lesion_sources()
     names, files = _used_names("space_names", inputs), inputs.get("space_files", [])
     for name, source in zip(names, files, strict=True):
         space, _, resolution = name.rpartition(" ")[2].partition(":res-")
-        reference = _reference(delivery, space)
+        reference = _reference(context, space)
         if reference is not None:
-            origin = Origin(sources, reference, software=delivery.versions)
+            origin = Origin(sources, reference, software=context.versions)
         else:
             grid = f"{resolution} (1 mm isotropic)" if resolution == "1" else resolution
             reference = template_uri(space, resolution or None)
-            origin = Origin(sources, reference, grid, delivery.versions)
-        content = sidecars.lesion_mask_sidecar(origin, delivery.method())
-        _deliver(delivery, source, content, mask_in(space, resolution or None))
+            origin = Origin(sources, reference, grid, context.versions)
+        content = sidecars.lesion_mask_sidecar(origin, context.method())
+        _publish_image(context, source, content, mask_in(space, resolution or None))
 
 
-def _reference(delivery: DerivativesContext, space: str) -> str | None:
+def _reference(context: DerivativesContext, space: str) -> str | None:
     """Return the URI of the image that defines a grid; None for a template."""
-    grids = {grid.name: Path(grid.file) for grid in delivery.extras.grids}
-    path = {"T1w": delivery.visit.t1w, **grids}.get(space)
+    grids = {grid.name: Path(grid.file) for grid in context.extras.grids}
+    path = {"T1w": context.visit.t1w, **grids}.get(space)
     if path is None:
         return None
     try:
-        return delivery.uri(path)
+        return context.uri(path)
     except ValueError:
         # no dataset that outputs name holds the file; do not publish its folder
         return f"urn:x-file:{quote(path.name)}"
 
 
-def _publish_roi(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> None:
-    path = lesion_roi_path(delivery.out_dir, delivery.visit)
+def _publish_roi(context: DerivativesContext, inputs: Mapping[str, Any]) -> None:
+    path = lesion_roi_path(context.out_dir, context.visit)
     if path is not None and "roi_file" in inputs:
         publish(Path(inputs["roi_file"]), path, keep=True)
 
 
-def _publish_transforms(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> None:
+def _publish_transforms(context: DerivativesContext, inputs: Mapping[str, Any]) -> None:
     names, files = _used_names("transform_names", inputs), inputs.get("transform_files", [])
     for name, source in zip(names, files, strict=True):
         start, end, kind = name.split()
         pair = [
-            delivery.uri(delivery.visit.contrasts[space])
-            if space in delivery.visit.contrasts
+            context.uri(context.visit.contrasts[space])
+            if space in context.visit.contrasts
             else template_uri(space, 1)
             for space in (start, end)
         ]
         content = sidecars.xfm_sidecar(
-            start, end, kind=kind, sources=pair, software=delivery.versions
+            start, end, kind=kind, sources=pair, software=context.versions
         )
-        _deliver(delivery, source, content, transform(start, end))
+        _publish_image(context, source, content, transform(start, end))
 
 
-def _publish_filled(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> None:
+def _publish_filled(context: DerivativesContext, inputs: Mapping[str, Any]) -> None:
     names, files = _used_names("filled_names", inputs), inputs.get("filled_files", [])
-    sources = dict.fromkeys((*delivery.sources(), *delivery.lesion_sources()))
+    sources = dict.fromkeys((*context.sources(), *context.lesion_sources()))
     for name, source in zip(names, files, strict=True):
-        reference = delivery.uri(delivery.visit.contrasts[name])
-        stripped = delivery.visit.skull_stripped(name)
+        reference = context.uri(context.visit.contrasts[name])
+        stripped = context.visit.skull_stripped(name)
         content = sidecars.filled_sidecar(
             name,
-            Origin(tuple(sources), reference, software=delivery.versions),
-            delivery.method(),
+            Origin(tuple(sources), reference, software=context.versions),
+            context.method(),
             skull_stripped=inputs["brain_how"] == "stripped" if stripped is None else stripped,
         )
-        _deliver(delivery, source, content, filled(name))
+        _publish_image(context, source, content, filled(name))
 
 
 def _publish_tables(
-    delivery: DerivativesContext, rows: list[LesionRow], brain: BrainVolumes | None
+    context: DerivativesContext, rows: list[LesionRow], brain: BrainVolumes | None
 ) -> None:
-    place = delivery.out_dir, delivery.visit
+    place = context.out_dir, context.visit
     if brain is not None:
         anatomy = OUTPUTS["anatomy"].path(*place, ".tsv")
         write_tsv(anatomy, tuple(LABEL_COLUMNS), label_rows(brain))
@@ -270,44 +270,41 @@ def _publish_tables(
     write_tsv(OUTPUTS["lesion_stats"].path(*place, ".tsv"), tuple(dictionary), rows_to_table(rows))
 
 
-def _publish_atlases(delivery: DerivativesContext, files: Iterable[str]) -> None:
-    if not delivery.extras.atlases:
+def _publish_atlases(context: DerivativesContext, files: Iterable[str]) -> None:
+    if not context.extras.atlases:
         return
     rows = [row for file in files for row in json.loads(Path(file).read_text("utf-8"))]
     dictionary = sidecars.atlas_dictionary()
-    place = delivery.out_dir, delivery.visit
+    place = context.out_dir, context.visit
     write_json(ATLASES.path(*place, ".json"), dictionary)
     write_tsv(ATLASES.path(*place, ".tsv"), tuple(dictionary), rows)
 
 
-def _publish_intermediate(delivery: DerivativesContext, inputs: Mapping[str, Any]) -> None:
+def _publish_intermediate(context: DerivativesContext, inputs: Mapping[str, Any]) -> None:
     if "intermediate_file" not in inputs:
         return
-    visit = delivery.visit
-    target = intermediate_path(delivery.out_dir, visit.participant, visit.session)
+    visit = context.visit
+    target = intermediate_path(context.out_dir, visit.participant, visit.session)
     publish(Path(inputs["intermediate_file"]), target, keep=True)
 
 
 def _record(
-    delivery: DerivativesContext, visit: Visit, rows: list[LesionRow], inputs: Mapping[str, Any]
+    context: DerivativesContext, visit: Visit, rows: list[LesionRow], inputs: Mapping[str, Any]
 ) -> VisitRecord:
-    """Build the record of a visit.
-
-    ``visit`` has all contrasts, ``delivery`` only those that were used.
-    """
-    load, mask = summarise(rows), delivery.visit.lesion_mask
+    """Build the record; ``visit`` has all contrasts, ``context`` only those that were used."""
+    load, mask = summarise(rows), context.visit.lesion_mask
     brain = load_volume(inputs["brain_file"])
     rejected = sum(row.status == "rejected" for row in rows)
-    point = {"threshold": delivery.threshold, "candidate_threshold": delivery.candidate_threshold}
+    point = {"threshold": context.threshold, "candidate_threshold": context.candidate_threshold}
     steps = zip(inputs["step_names"], inputs["step_notes"], strict=True)
     return VisitRecord(
-        participant=delivery.visit.participant,
-        session=delivery.visit.session,
-        prefix=delivery.visit.prefix,
+        participant=context.visit.participant,
+        session=context.visit.session,
+        prefix=context.visit.prefix,
         status="ok",
-        contrasts={name: _use(delivery, name, path) for name, path in visit.contrasts.items()},
-        model=delivery.model,
-        options={**delivery.options, **({} if mask else point)},
+        contrasts={name: _use(context, name, path) for name, path in visit.contrasts.items()},
+        model=context.model,
+        options={**context.options, **({} if mask else point)},
         brain_volume_ml=float((brain.data > 0).sum()) * brain.voxel_volume / 1000,
         lesion_load_ml=load.total_ml,
         lesion_count=load.n_lesions,
@@ -318,14 +315,14 @@ def _record(
             for region in load.region_ml
         },
         flags=tuple(f"{step}: {note}" for step, step_notes in steps for note in step_notes),
-        notes=delivery.visit.notes,
+        notes=context.visit.notes,
         timings_s=dict(zip(inputs["step_names"], inputs["step_seconds"], strict=True)),
-        fingerprint=delivery.fingerprint,
-        versions=delivery.versions,
-        methods=delivery.methods,
+        fingerprint=context.fingerprint,
+        versions=context.versions,
+        methods=context.methods,
         figures=_figure_labels(inputs.get("figure_files", [])),
-        lesion_mask=delivery.uri(mask) if mask else "",
-        exclude_masks=tuple(map(delivery.uri, delivery.visit.exclude_masks)),
+        lesion_mask=context.uri(mask) if mask else "",
+        exclude_masks=tuple(map(context.uri, context.visit.exclude_masks)),
         excluded_ml=inputs.get("excluded_ml"),
     )
 
@@ -335,11 +332,11 @@ def _figure_labels(files: Iterable[str]) -> tuple[str, ...]:
     return tuple(name_entities(Path(file).name)[0]["desc"] for file in files)
 
 
-def _use(delivery: DerivativesContext, contrast: str, path: Path) -> ContrastUse:
+def _use(context: DerivativesContext, contrast: str, path: Path) -> ContrastUse:
     x, y, z = check_header(path).spacing
-    name = path.absolute().relative_to(delivery.bids_dir.absolute()).as_posix()
-    used = contrast in delivery.visit.contrasts
-    read = delivery.model.contrasts if delivery.model else ()
+    name = path.absolute().relative_to(context.bids_dir.absolute()).as_posix()
+    used = contrast in context.visit.contrasts
+    read = context.model.contrasts if context.model else ()
     note = "" if not read or contrast in read else "the segmenter does not read it"
     if not used:
         note = "could not be aligned with FLAIR"

@@ -35,7 +35,7 @@ class _ConformInputs(StepInputs):
 
 
 class _ImageOutputs(StepOutputs):
-    out_file = File(desc="the image that the step made")
+    out_file = File(desc="conformed image")
 
 
 class Conform(Step):
@@ -46,7 +46,7 @@ class Conform(Step):
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Conform one contrast."""
-        target = folder / f"{inputs['contrast']}.nii.gz"
+        target = folder / f"{inputs['contrast']}.nii"
         conformed = conform(Path(inputs["in_file"]), target, contrast=inputs["contrast"])
         return {"out_file": str(target), "notes": list(conformed.notes)}
 
@@ -150,10 +150,7 @@ class _BiasOutputs(StepOutputs):
 
 
 class CorrectBias(Step):
-    """Remove the bias fields inside the brain, of all contrasts in one step.
-
-    N4 keeps one processor busy, so a step for each contrast would leave the others idle.
-    """
+    """Remove the bias fields of all contrasts in one step, because N4 uses one processor."""
 
     input_spec = _BiasInputs
     output_spec = _BiasOutputs
@@ -162,7 +159,7 @@ class CorrectBias(Step):
         """Correct every contrast on its own grid; hold at most one per thread in memory."""
 
         def keep(contrast: str, image: Volume) -> str:
-            target = folder / f"{contrast.lower()}.nii.gz"
+            target = folder / f"{contrast.lower()}.nii"
             save_volume(image, target)
             return str(target)
 

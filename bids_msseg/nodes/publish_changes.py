@@ -16,20 +16,19 @@ from bids_msseg.bids.changes import (
     PairResult,
     failed_summary,
     pair_summary,
-    recorded_visit,
 )
 from bids_msseg.bids.files import publish, write_json, write_tsv
 from bids_msseg.bids.paths import changes_path, output_path
-from bids_msseg.bids.record import read_record, write_record
+from bids_msseg.bids.record import read_record, recorded_visit, write_record
 from bids_msseg.bids.record_values import Scalar
 from bids_msseg.bids.sidecars import bids_uri, xfm_sidecar
 from bids_msseg.errors import DataError
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
-from bids_msseg.nodes.changes import PairDelivery
+from bids_msseg.nodes.changes import PairContext
 
 
 class _PublishInputs(StepInputs):
-    deliveries = traits.Any(mandatory=True, nohash=True)
+    contexts = traits.Any(mandatory=True, nohash=True)
     fingerprints = traits.List(traits.Str, mandatory=True)
     result_files = traits.List(traits.Str, mandatory=True)
     codes_files = traits.List(traits.Str, mandatory=True)
@@ -46,36 +45,32 @@ class PublishChanges(Step):
 
     input_spec = _PublishInputs
     output_spec = _PublishOutputs
-    always_run = True  # what it writes lies in OUT, where nipype does not look for it
+    always_run = True  # nipype does not check for the files that it writes to OUT
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:  # noqa: ARG002
-        """Write images and table; the records, which mark completion, come last.
-
-        A pair that could not be compared keeps only pictures of the attempt; other pairs are not
-        affected.
-        """
-        deliveries: list[PairDelivery] = inputs["deliveries"]
+        """Write images and table; the records, which mark completion, come last."""
+        contexts: list[PairContext] = inputs["contexts"]
         texts = [Path(name).read_text(encoding="utf-8") for name in inputs["result_files"]]
         results = [PairResult.from_json(text) for text in texts]
-        for index, (delivery, result) in enumerate(zip(deliveries, results, strict=True)):
+        for index, (context, result) in enumerate(zip(contexts, results, strict=True)):
             if result.failure_reason:
-                _remove_images(delivery.files)
+                _remove_images(context.files)
             else:
                 names = (inputs[what][index] for what in ("codes_files", "transform_files"))
-                _publish_images(delivery, *map(Path, names))
-            _publish_figures(delivery.files, inputs["figure_files"][index])
-        table = _publish_table(deliveries, results)
-        for delivery, result in zip(deliveries, results, strict=True):
-            _update_record(delivery, _summary(delivery, result))
+                _publish_images(context, *map(Path, names))
+            _publish_figures(context.files, inputs["figure_files"][index])
+        table = _publish_table(contexts, results)
+        for context, result in zip(contexts, results, strict=True):
+            _update_record(context, _summary(context, result))
         return {"table_file": str(table)}
 
 
-def _publish_images(delivery: PairDelivery, codes: Path, transform: Path) -> None:
-    pair, files = delivery.pair, delivery.files
+def _publish_images(context: PairContext, codes: Path, transform: Path) -> None:
+    pair, files = context.pair, context.files
     session = pair.earlier.session or ""
     flairs = [
         output_path(
-            delivery.out_dir,
+            context.out_dir,
             recorded_visit(record),
             space="FLAIR",
             desc="preproc",
@@ -84,12 +79,12 @@ def _publish_images(delivery: PairDelivery, codes: Path, transform: Path) -> Non
         )
         for record in (pair.earlier, pair.later)
     ]
-    sources = [bids_uri(path, {"": delivery.out_dir}) for path in flairs]
-    write_json(files.codes_sidecar, codes_sidecar(pair, delivery.rule, sources))
+    sources = [bids_uri(path, {"": context.out_dir}) for path in flairs]
+    write_json(files.codes_sidecar, codes_sidecar(pair, context.rule, sources))
     write_tsv(files.labels, ("index", "name", "meaning"), code_table())
     publish(codes, files.codes, keep=True)
     names = f"the FLAIR of session {session}", "FLAIR"
-    sidecar = xfm_sidecar(*names, kind="rigid", sources=sources, software=delivery.versions)
+    sidecar = xfm_sidecar(*names, kind="rigid", sources=sources, software=context.versions)
     write_json(files.transform_sidecar, sidecar)
     publish(transform, files.transform, keep=True)
 
@@ -111,37 +106,34 @@ def _publish_figures(files: PairFiles, figures: Sequence[str]) -> None:
             target.unlink(missing_ok=True)
 
 
-def _publish_table(deliveries: list[PairDelivery], results: list[PairResult]) -> Path:
-    first = deliveries[0]
+def _publish_table(contexts: list[PairContext], results: list[PairResult]) -> Path:
+    first = contexts[0]
     path = changes_path(first.out_dir, first.pair.later.participant, ".tsv")
     dictionary = change_dictionary()
     rows = [
         row
-        for delivery, result in zip(deliveries, results, strict=True)
-        for row in change_rows(delivery.pair, result)
+        for context, result in zip(contexts, results, strict=True)
+        for row in change_rows(context.pair, result)
     ]
     write_json(path.with_suffix(".json"), dictionary)
     write_tsv(path, tuple(dictionary), rows)
     return path
 
 
-def _summary(delivery: PairDelivery, result: PairResult) -> dict[str, Scalar]:
-    pair, fingerprint = delivery.pair, delivery.fingerprint
+def _summary(context: PairContext, result: PairResult) -> dict[str, Scalar]:
+    pair, fingerprint = context.pair, context.fingerprint
     if result.failure_reason:
         return failed_summary(pair, result.failure_reason, result.hint, fingerprint)
     return pair_summary(pair, result, fingerprint)
 
 
-def _update_record(delivery: PairDelivery, summary: Mapping[str, Scalar]) -> None:
-    """Add the summary to the record of the later visit.
-
-    Raises DataError if the visit was processed again meanwhile.
-    """
-    later = delivery.pair.later
-    record = read_record(delivery.out_dir, later.participant, later.session)
+def _update_record(context: PairContext, summary: Mapping[str, Scalar]) -> None:
+    """Add the summary to the later visit's record; DataError if it was processed meanwhile."""
+    later = context.pair.later
+    record = read_record(context.out_dir, later.participant, later.session)
     if record is None or record.fingerprint != later.fingerprint:
         raise DataError(
             f"{later.key} was processed again while it was compared",
             hint="run the same command again when the other run has ended",
         )
-    write_record(delivery.out_dir, replace(record, changes=dict(summary)))
+    write_record(context.out_dir, replace(record, changes=dict(summary)))

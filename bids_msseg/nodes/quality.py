@@ -24,17 +24,13 @@ from bids_msseg.pipeline.uncertainty import lesion_confidence, load_interval
 
 @dataclass(frozen=True, slots=True)
 class VisitQuality:
-    """Faults, measures and load interval of a visit, from both quality nodes.
-
-    ``interval_ml`` is (expected, low, high); ``reason`` says why there is none. ``learnt`` is
-    False if the interval is an extrapolation.
-    """
+    """Faults, measures and load interval of a visit, from both quality nodes."""
 
     faults: tuple[str, ...]
     measures: Mapping[str, float]
-    interval_ml: tuple[float, float, float] | None
-    reason: str
-    learnt: bool = True
+    interval_ml: tuple[float, float, float] | None  # expected, low, high
+    reason: str  # why there is no interval
+    learnt: bool = True  # False if the interval is an extrapolation
 
     @classmethod
     def read(cls, quality_file: str, estimate_file: str) -> VisitQuality:
@@ -69,24 +65,24 @@ class VisitQuality:
         return LoadInterval(*self.interval_ml, self.learnt).contradiction(load_ml)
 
 
-class _GateInputs(StepInputs):
+class _ImageCheckInputs(StepInputs):
     stack_file = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True, desc="brain on the conformed FLAIR")
-    model_file = File(exists=True, desc="of networks; without, nothing is known of a training")
+    model_file = File(exists=True, desc="weights; without them there are no training visits")
     contrasts = traits.Dict(traits.Str, traits.Str, mandatory=True, desc="images as acquired")
     known_faults = traits.List(traits.Str, desc="of alignments and of the brain mask")
-    calibration = traits.Str(desc="its digest: another one runs the step again")
+    calibration = traits.Str(desc="digest of the calibration; a new digest runs the step again")
 
 
-class _GateOutputs(StepOutputs):
+class _ImageCheckOutputs(StepOutputs):
     quality_file = File(desc="JSON: measures, faults, and why there is no distance")
 
 
 class CheckImages(Step):
     """Compare the images with the training data; see :mod:`bids_msseg.imaging.quality`."""
 
-    input_spec = _GateInputs
-    output_spec = _GateOutputs
+    input_spec = _ImageCheckInputs
+    output_spec = _ImageCheckOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write measures and all faults, also of earlier steps; faults are also notes."""
@@ -107,9 +103,9 @@ class CheckImages(Step):
 class _LoadInputs(StepInputs):
     probseg_file = File(exists=True, mandatory=True, desc="final probability on the FLAIR grid")
     table_file = File(exists=True, mandatory=True, desc="from Delineate")
-    model_file = File(exists=True, desc="of networks; without, there is no interval")
+    model_file = File(exists=True, desc="weights; without them there is no interval")
     fast = traits.Bool(False, usedefault=True)
-    calibration = traits.Str(desc="its digest: another one runs the step again")
+    calibration = traits.Str(desc="digest of the calibration; a new digest runs the step again")
 
 
 class _LoadOutputs(StepOutputs):

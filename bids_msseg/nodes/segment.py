@@ -56,7 +56,7 @@ class Segment(Step):
 
 class _OtherInputs(StepInputs):
     segmenter = traits.Any(mandatory=True, nohash=True)
-    digest = traits.Str(mandatory=True, desc="of the segmenter: another one runs the step again")
+    digest = traits.Str(mandatory=True, desc="of the segmenter; a new digest runs the step again")
     flair_file = File(exists=True, mandatory=True, desc="bias field removed")
     mask_file = File(exists=True, mandatory=True, desc="brain on the FLAIR grid")
     t1w_file = File(desc="bias field removed")
@@ -80,7 +80,7 @@ class SegmentByOther(Step):
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the probability; remove the segmenter's input images and keep its log."""
         segmenter: Segmenter = inputs["segmenter"]
-        # a result that an earlier attempt has left must not be taken for this one's
+        # the result of an earlier attempt must not be used
         shutil.rmtree(folder / "images", ignore_errors=True)
         images = write_images(
             contrast_files(inputs),

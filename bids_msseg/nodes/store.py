@@ -34,7 +34,7 @@ class StoreSteps(Step):
 
     input_spec = _StoreInputs
     output_spec = _StoreOutputs
-    always_run = True  # of the files that it stores, nipype sees names only
+    always_run = True  # nipype sees only the names of the files that it stores
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Store the outputs that later steps need, if available."""

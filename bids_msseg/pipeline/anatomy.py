@@ -20,15 +20,11 @@ from bids_msseg.pipeline.lesions import Grid
 
 @dataclass(frozen=True, slots=True)
 class MeasuredBrain:
-    """Anatomy of a visit on the FLAIR as acquired.
+    """Anatomy of a visit on the FLAIR as acquired."""
 
-    ``labels`` holds classes of :class:`~bids_msseg.models.anatomy.Anatomy`, 0 outside the brain;
-    ``implausible`` lists the measures outside the plausible range of adults.
-    """
-
-    labels: NDArray[np.uint8]
+    labels: NDArray[np.uint8]  # values of Anatomy, 0 outside the brain
     volumes: BrainVolumes
-    implausible: tuple[str, ...]
+    implausible: tuple[str, ...]  # measures outside the plausible range of adults
 
     @property
     def note(self) -> str:
@@ -40,12 +36,7 @@ class MeasuredBrain:
 def measure_brain(
     anatomy: Volume, grid: Grid, template_to_flair: Affine | None = None
 ) -> MeasuredBrain:
-    """Resample the anatomy classes onto the FLAIR as acquired and measure their volumes.
-
-    ``anatomy`` comes from :func:`~bids_msseg.pipeline.segment.segment_stack`.
-    ``template_to_flair`` (world mm) should be passed only if the template fit passed its checks;
-    the halves of the cerebrum are then compared.
-    """
+    """Measure the anatomy on the FLAIR as acquired; a valid template fit compares the sides."""
     labels = grid.take(anatomy, order=0)
     volumes = measure_volumes(labels, grid.frame.voxel_volume)
     ratio = None

@@ -17,11 +17,7 @@ from bids_msseg.spaces import AtlasChoice
 
 
 def load_atlas(choice: AtlasChoice) -> Atlas:
-    """Load the atlas that the user chose; a file path must be that of one visit.
-
-    Raises the errors of :func:`~bids_msseg.imaging.atlas.read_atlas` and
-    :func:`~bids_msseg.imaging.atlas.templateflow_atlas`: NoInputError, TemporaryError, DataError.
-    """
+    """Load the chosen atlas, of one visit if it is a file; MssegError if that fails."""
     if choice.kind == "embedded":
         return embedded_atlas()
     if choice.kind == "templateflow":
@@ -34,11 +30,7 @@ def load_atlas(choice: AtlasChoice) -> Atlas:
 def measure_regions(
     lesions: Volume, atlas: Atlas, transform: Affine | None = None
 ) -> tuple[RegionLoad, ...]:
-    """Resample an atlas onto the grid of the lesions and measure the load per region.
-
-    ``lesions`` are labelled 1..n on the FLAIR as acquired. ``transform`` maps FLAIR world mm to
-    atlas world mm.
-    """
+    """Measure the load of lesions 1..n per region; ``transform``: FLAIR mm to atlas mm."""
     labels = atlas_onto(atlas, lesions.shape, lesions.affine, transform=transform)
     return load_per_region(lesions.data, labels, lesions.voxel_volume, atlas.names)
 

@@ -27,24 +27,15 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class ExtractedBrain:
-    """Brain mask on the conformed FLAIR.
-
-    ``how`` is its source: ``given``, ``stripped`` or ``deepbet``.
-    """
+    """Brain mask on the conformed FLAIR."""
 
     mask: Mask
-    how: str
+    how: str  # its source: given, stripped or deepbet
     notes: tuple[str, ...] = ()
 
 
 def brain_device(device: str) -> str:
-    """Choose the device of the brain extraction: CUDA only if requested, otherwise CPU.
-
-    Examples
-    --------
-    >>> brain_device("auto"), brain_device("cuda:1"), brain_device("mps")
-    ('cpu', 'cuda:1', 'cpu')
-    """
+    """Choose the device of the brain extraction: CUDA only if requested, otherwise CPU."""
     return device if device.startswith("cuda") else "cpu"
 
 
@@ -57,12 +48,8 @@ def find_brain(
     device: str = "cpu",
     threads: int = 1,
 ) -> ExtractedBrain:
-    """Find the brain mask: a given mask, the support of a stripped image, or deepbet.
-
-    ``skull_stripped`` (option) and ``sidecar`` are ``auto``, ``yes`` or ``no``. The option
-    overrides the image, and the image overrides the sidecar. Raises DataError if there is no brain
-    or the given mask is unusable.
-    """
+    """Find the brain mask: given, of a stripped image, or by deepbet; DataError if none."""
+    # the option overrides the image, and the image overrides the sidecar
     if mask_path is not None:
         mask = _on_grid(mask_path, image)
         return ExtractedBrain(mask, "given", brain_notes(mask, image.voxel_volume))
@@ -96,12 +83,7 @@ def _on_grid(path: Path, image: Volume) -> Mask:
 
 
 def check_mask(flair: Volume, brain: Mask, template_to_flair: Affine, *, how: str) -> CheckedBrain:
-    """Compare a brain mask with that of the embedded template, and repair it.
-
-    A mask with ``how`` ``given`` is not changed. ``flair`` has its bias field removed;
-    ``template_to_flair`` (world mm) must come from a fit that passed its checks. See
-    :mod:`bids_msseg.imaging.brain_check`.
-    """
+    """Compare a mask with the template's after a valid fit, and repair it unless ``given``."""
     template = load_template()
     return check_brain(
         flair,

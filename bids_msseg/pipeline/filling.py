@@ -1,4 +1,4 @@
-"""Lesion filling in images as acquired, for programs that lesions mislead."""
+"""Lesion filling in images as acquired, for programs that misclassify lesions."""
 
 from __future__ import annotations
 
@@ -27,12 +27,7 @@ def fill_image(
     transform: Affine | None = None,
     seed: int = 0,
 ) -> Any:
-    """Fill the lesions of a T1w or FLAIR image as acquired, on its own grid.
-
-    Return a nibabel image with the header, type and scale of the file. ``anatomy`` is on the
-    working grid; ``transform`` maps world mm of the image to FLAIR world mm. Raises DataError if
-    there are lesions but no white matter outside them.
-    """
+    """Fill lesions on the image's grid; ``transform``: its mm to FLAIR mm. May raise DataError."""
     grid = Grid.of(path)
     white = np.isin(grid.take(anatomy, transform=transform, order=0), WHITE)
     image: Any = nib.load(path)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.resample import inverse, mask_onto, resample, smooth_before_coarser
-from bids_msseg.imaging.template import load_template
+from bids_msseg.imaging.template import template_regions
 from bids_msseg.imaging.volume import Affine, Volume
 from bids_msseg.lesions.anatomy import OwnAnatomy, own_anatomy
 from bids_msseg.lesions.delineate import (
@@ -86,13 +86,7 @@ def find_anatomy(
     brain: NDArray[np.bool_],
     template_to_flair: Affine,
 ) -> tuple[Volume, OwnAnatomy]:
-    """Refine the template's regions with the images; return codes on the FLAIR's grid.
-
-    ``images`` have their bias fields removed, each on its own grid; ``transforms`` map FLAIR world
-    mm to theirs. The first result holds codes of
-    :class:`~bids_msseg.lesions.regions.RegionAnatomy`. See
-    :func:`bids_msseg.lesions.anatomy.own_anatomy`.
-    """
+    """Refine the template's regions on the FLAIR's grid with bias-corrected images."""
     flair = images["FLAIR"]
     on_flair = {"FLAIR": flair.data}
     for contrast in ("T1w", "T2w"):
@@ -100,9 +94,8 @@ def find_anatomy(
             moving, move = images[contrast], transforms[contrast]
             moved = resample(moving, flair.shape, flair.affine, transform=move)
             on_flair[contrast] = moved.data
-    template = load_template()
     prior = resample(
-        template.volume.with_data(np.asarray(template.regions)),
+        template_regions(),
         flair.shape,
         flair.affine,
         transform=inverse(template_to_flair),
@@ -130,10 +123,10 @@ def find_lesions(
         Of the FLAIR as acquired.
     maps : mapping of str to Volume
         ``probability`` and ``mask``, the brain; of the cascade also the other maps of
-        :func:`~bids_msseg.pipeline.segment.segment_stack`: without them, candidates are what
-        reaches the threshold. Where there are, ``extracerebral``, where no lesion can be, and
-        ``regions``, this brain's map of regions (uint8), in place of the template's. It is asked
-        anew for each use of a map.
+        :func:`~bids_msseg.pipeline.segment.segment_stack`: without them, candidates are the voxels
+        that reach the threshold. Optional: ``extracerebral``, where no lesion can be, and
+        ``regions``, this brain's map of regions (uint8), instead of the template's. Each use
+        reads a map again.
     template_to_flair : ndarray, shape (4, 4)
         Template world mm to FLAIR world mm.
     threshold : float
@@ -142,7 +135,7 @@ def find_lesions(
     own_ventricles : bool, default False
         The map's ventricles are this brain's own.
     excluded : ndarray of bool, shape (X, Y, Z), optional
-        What is no lesion, on the FLAIR as acquired.
+        Voxels that are not lesion, on the FLAIR as acquired.
 
     Returns
     -------
@@ -193,12 +186,7 @@ def list_given_lesions(
     own_ventricles: bool = False,
     excluded: NDArray[np.bool_] | None = None,
 ) -> VisitLesions:
-    """List the lesions of a given mask on the FLAIR as acquired.
-
-    ``maps`` holds ``mask`` (the brain) and optionally ``regions``; other parameters as in
-    :func:`find_lesions`. The result has no ``probseg`` and no ``candidates``, and its rows have no
-    probabilities.
-    """
+    """List the lesions of a given mask on the FLAIR as acquired, without probabilities."""
     soft, criteria = lesions.astype(np.float32), _criteria(grid, MASK_THRESHOLD, min_volume)
     remaining, removed, excluded_ml = _exclude(soft, excluded, criteria)
     delineation = delineate(remaining, lesions, extracerebral=None, removed=removed, **criteria)
@@ -223,11 +211,7 @@ def _without(source: Volume, excluded: Volume) -> Volume:
 def _exclude(
     probability: NDArray[Any], excluded: NDArray[np.bool_] | None, criteria: Mapping[str, float]
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None, float | None]:
-    """Set a probability to zero in a mask; return it, the removed voxels and a volume.
-
-    The removed voxels had reached the threshold. The volume (mL) counts only lesions that would be
-    kept.
-    """
+    """Clear a probability in a mask; return it, the removed voxels and the lost load (mL)."""
     if excluded is None:
         return probability, None, None
     lesions = excluded_voxels(probability, excluded, **criteria)
@@ -277,9 +261,7 @@ def _anatomy(grid: Grid, to_template: Affine, maps: Mapping[str, Volume]) -> NDA
     """Resample the visit's map of regions, or else the template's, onto the grid."""
     if "regions" in maps:
         return grid.take(maps["regions"], order=0)
-    template = load_template()
-    regions = template.volume.with_data(np.asarray(template.regions))
-    return grid.take(regions, transform=to_template, order=0)
+    return grid.take(template_regions(), transform=to_template, order=0)
 
 
 def _rows(
@@ -319,11 +301,7 @@ def _means(labels: NDArray[np.int32], values: NDArray[Any]) -> list[float]:
 def contrast_on_grid(
     grid: Grid, image: Volume, *, transform: Affine | None = None, left_out: bool = False
 ) -> NDArray[np.float32]:
-    """Resample a contrast onto the FLAIR as acquired; blur it if it was left out.
-
-    ``transform`` maps FLAIR world mm to the contrast's world mm. ``left_out`` marks a contrast
-    that could not be aligned; the blur hides a face that may appear in place of the brain.
-    """
+    """Resample a contrast onto the FLAIR as acquired; blur it if it could not be aligned."""
     if left_out:
         image = smooth_before_coarser(image, LEFT_OUT_BLUR_MM)
     return grid.take(image, transform=transform)
@@ -337,10 +315,7 @@ def mask_on_grid(
     threshold: float,
     min_volume: float,
 ) -> NDArray[np.uint8]:
-    """Resample the probability onto another grid and threshold it; drop small lesions.
-
-    ``transform`` maps world mm of the grid to FLAIR world mm. ``min_volume`` is in mm³.
-    """
+    """Threshold the probability on another grid; ``transform``: its world mm to FLAIR mm."""
     moved = grid.take(probability, transform=transform)
     delineation = delineate(
         moved,

@@ -1,8 +1,7 @@
 """Preprocessing from images as acquired to the stack for the networks: a function per step.
 
-The BIDS App runs the steps as nodes that exchange files. :func:`preprocess` runs them in this
-process; images have the precision of files between its steps, so both ways produce the same stack,
-bit for bit.
+The BIDS App runs the steps as nodes that exchange files, :func:`preprocess` in this process with
+the precision of files: both produce the same stack, bit for bit.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ from numpy.typing import NDArray
 from bids_msseg.imaging.bias import correct_bias, single_itk_thread
 from bids_msseg.imaging.conform import read_image
 from bids_msseg.imaging.normalise import CONTRASTS, Stack, build_stack
-from bids_msseg.imaging.registration.affine import Registration, register_affine, register_rigid
+from bids_msseg.imaging.registration.affine import register_affine, register_rigid
 from bids_msseg.imaging.registration.itk import as_stored_affine
+from bids_msseg.imaging.registration.result import Registration
 from bids_msseg.imaging.resample import inverse, mask_onto
 from bids_msseg.imaging.template import EMBEDDED, load_template
 from bids_msseg.imaging.volume import Affine, Volume, as_stored
@@ -34,14 +34,10 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """Alignment of a contrast or template with the FLAIR.
+    """Alignment of a contrast or template with the FLAIR."""
 
-    ``affine`` maps fixed to moving world mm. ``fault`` states why it is unreliable and is empty if
-    it passed its checks; with a fault, ``affine`` is the best attempt.
-    """
-
-    affine: Affine
-    fault: str = ""
+    affine: Affine  # fixed to moving world mm
+    fault: str = ""  # why it is unreliable
     notes: tuple[str, ...] = ()
 
 
@@ -79,10 +75,7 @@ class Preprocessed:
 
 
 def read_contrasts(files: Mapping[str, Path]) -> tuple[dict[str, Volume], tuple[str, ...]]:
-    """Check images as acquired and reorient them to RAS+; return them with notes.
-
-    Raises NoInputError, DataError or IoError as :func:`bids_msseg.imaging.conform.conform` does.
-    """
+    """Check images as acquired and reorient them to RAS+; return them with notes."""
     conformed = {name: read_image(path, contrast=name) for name, path in files.items()}
     images = {name: as_stored(image.volume) for name, image in conformed.items()}
     return images, _notes({f"conform_{name}": image.notes for name, image in conformed.items()})
@@ -188,11 +181,7 @@ def align_contrast(
     threads: int = 1,
     seed: int = 0,
 ) -> Alignment:
-    """Align T1w or T2w rigidly with the FLAIR and report a fault if the fit is doubtful.
-
-    Images are conformed; ``brain`` is on the FLAIR's grid. The affine maps FLAIR world mm to the
-    contrast's world mm.
-    """
+    """Align T1w or T2w rigidly; the affine maps FLAIR world mm to the contrast's world mm."""
     result = register_rigid(moving, flair, fixed_mask=brain, threads=threads, seed=seed)
     fault = f"the {contrast} image could not be aligned with FLAIR and is left out"
     return _alignment(result, fault)
@@ -211,12 +200,7 @@ def correct_contrasts(
     threads: int,
     keep: Callable[[str, Volume], _Result],
 ) -> dict[str, _Result]:
-    """Remove the bias fields inside the brain, each contrast on its own grid, in parallel.
-
-    ``brain`` is on the FLAIR's grid; ``transforms`` map FLAIR world mm to the contrast's. N4 uses
-    one processor, so up to ``threads`` contrasts run, and are in memory, at once. ``keep`` gets
-    each result, which is then dropped; its values are returned.
-    """
+    """Remove bias fields on the contrasts' own grids in threads; return what ``keep`` makes."""
 
     def correct(contrast: str) -> _Result:
         image = images[contrast]
@@ -240,11 +224,7 @@ def fit_template(
     threads: int = 1,
     seed: int = 0,
 ) -> Alignment:
-    """Fit a template to the brain by an affine transform; no T1w is needed.
-
-    ``flair`` has its bias field removed; ``name`` is a TemplateFlow identifier. The affine maps
-    template world mm to FLAIR world mm.
-    """
+    """Fit a template to the brain; the affine maps template world mm to FLAIR world mm."""
     template = load_template(name, resolution=resolution)
     result = register_affine(
         flair,

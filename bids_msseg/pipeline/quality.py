@@ -15,14 +15,10 @@ DISTANCE = "training_distance"
 
 @dataclass(frozen=True, slots=True)
 class ImageCheck:
-    """Result of an image check.
+    """Result of an image check."""
 
-    ``measures`` includes :data:`DISTANCE` from the training visits if it could be computed.
-    ``faults`` of earlier steps come last.
-    """
-
-    measures: Mapping[str, float]
-    faults: tuple[str, ...]
+    measures: Mapping[str, float]  # with DISTANCE if it could be computed
+    faults: tuple[str, ...]  # those of earlier steps come last
 
 
 def check_images(
@@ -33,11 +29,7 @@ def check_images(
     training: TrainingVisits | None = None,
     known_faults: Sequence[str] = (),
 ) -> ImageCheck:
-    """Compare the images of a visit with those of the training visits.
-
-    ``brain`` is on the conformed FLAIR; ``spacings`` are voxel edges (x, y, z) in mm of the images
-    as acquired. ``known_faults`` are those of the alignments and the brain mask.
-    """
+    """Compare a visit with the training visits; ``spacings`` (mm) of the images as acquired."""
     measures = measure_visit(stack.data, stack.present, stack.brain, mask=brain, spacings=spacings)
     faults = (*find_faults(measures, training), *known_faults)
     distance = training.distance(measures) if training else None

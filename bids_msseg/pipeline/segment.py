@@ -14,7 +14,7 @@ from bids_msseg.imaging.volume import Volume
 __all__ = ["segment_stack"]
 
 CANDIDATE_STEPS = 1024
-"""Of the candidate probability from 0 to 1: below a step it is 0, and takes no room on disk."""
+"""Steps to which the candidate probability is rounded, which saves space on disk."""
 
 
 def segment_stack(

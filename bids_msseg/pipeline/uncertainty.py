@@ -12,22 +12,10 @@ from bids_msseg.lesions.confidence.uncertainty import (
 
 
 def load_interval(probability: Volume, model: LoadModel) -> LoadInterval:
-    """Compute the interval of the lesion load.
-
-    ``probability`` is the final probability on the grid of the FLAIR as acquired.
-    """
+    """Compute the load interval from the final probability on the FLAIR as acquired."""
     return model.interval(sweep_volumes(probability.data, probability.voxel_volume))
 
 
 def lesion_confidence(status: str, p_final: float, model: ConfidenceModel | None) -> float | None:
-    """Return the confidence of a kept lesion; None if rejected or without a model.
-
-    ``status`` is ``kept`` or ``rejected``; ``p_final`` is the mean final probability inside the
-    lesion. The model was fitted to kept lesions only.
-
-    Examples
-    --------
-    >>> lesion_confidence("rejected", 0.9, ConfidenceModel(1.0, 0.0, 50, 9)) is None
-    True
-    """
+    """Return the confidence of a kept lesion; None if it is rejected or without a model."""
     return None if model is None or status != "kept" else model.confidence(p_final)

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bids_msseg.bids.derivatives import ATLASES
-from bids_msseg.bids.record import VisitRecord
+from bids_msseg.bids.record import VisitRecord, recorded_visit
 from bids_msseg.bids.sidecars import atlas_dictionary
 from bids_msseg.bids.visit import IDENTITY_COLUMNS, identity_cells
-from bids_msseg.reports.participant import visit_of
 from bids_msseg.reports.tables import Row, read_tsv
 from bids_msseg.reports.text import MISSING, decimal, millilitres
 
@@ -22,23 +21,16 @@ MAX_REGIONS = 30
 
 @dataclass(frozen=True, slots=True)
 class AtlasView:
-    """One atlas as the group page shows it.
-
-    ``regions`` counts all regions, also those not shown. Cells of ``rows`` are name, visits with
-    lesions, median and largest load in mL, and median share in per cent.
-    """
+    """One atlas as the group page shows it."""
 
     name: str
     visits: int
-    regions: int
-    rows: tuple[tuple[str, ...], ...]
+    regions: int  # all, also those not shown
+    rows: tuple[tuple[str, ...], ...]  # cells as of :func:`_cells`
 
 
 def atlas_rows(out_dir: Path, records: Iterable[VisitRecord]) -> list[Row]:
-    """Join the atlas tables of all finished visits; empty if no visit has one.
-
-    Columns are those of :func:`group_atlas_dictionary`.
-    """
+    """Join the atlas tables of all finished visits; empty if no visit has one."""
     names = tuple(atlas_dictionary())
     joined: list[Row] = []
     for record in records:
@@ -46,7 +38,7 @@ def atlas_rows(out_dir: Path, records: Iterable[VisitRecord]) -> list[Row]:
             continue
         cells = identity_cells(record.participant, record.session)
         visit = {name: cell or MISSING for name, cell in cells.items()}
-        for row in read_tsv(ATLASES.path(out_dir, visit_of(record), ".tsv")):
+        for row in read_tsv(ATLASES.path(out_dir, recorded_visit(record), ".tsv")):
             joined.append({**visit, **{name: row.get(name, MISSING) for name in names}})
     return joined
 
@@ -60,10 +52,7 @@ def group_atlas_dictionary() -> dict[str, Any]:
 
 
 def view_atlases(rows: Sequence[Row]) -> tuple[AtlasView, ...]:
-    """Summarise each atlas for the group page from rows of :func:`atlas_rows`.
-
-    Regions are sorted by their total load over all visits, largest first.
-    """
+    """Summarise each atlas for the group page; regions with the largest total load come first."""
     atlases: dict[str, list[Row]] = {}
     for row in rows:
         atlases.setdefault(row["atlas"], []).append(row)
@@ -82,6 +71,7 @@ def _view(name: str, rows: Sequence[Row]) -> AtlasView:
 
 
 def _cells(name: str, rows: Sequence[Row], loads: Sequence[float]) -> tuple[str, ...]:
+    """Return name, visits with lesions, median and largest load (mL), and median share (%)."""
     shares = _numbers(rows, "share")
     return (
         name,

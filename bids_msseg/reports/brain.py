@@ -10,14 +10,7 @@ FRACTION_DIGITS = 4
 
 
 def brain_view(record: VisitRecord) -> tuple[tuple[str, str], ...]:
-    """List name and value of every brain measure of a visit; empty if unknown.
-
-    Examples
-    --------
-    >>> record = VisitRecord("01", None, "", "ok", brain_measures={"ventricles_ml": 31.25})
-    >>> brain_view(record)[1]
-    ('ventricles', '31.2 mL')
-    """
+    """List name and value of every brain measure of a visit; empty if unknown."""
     if not record.brain_measures:
         return ()
     views = []

@@ -35,34 +35,25 @@ HEADINGS = (
 
 @dataclass(frozen=True, slots=True)
 class ChangesView:
-    """Changes between a pair of visits, as the participant page shows them.
-
-    ``numbers`` are (kind of change, count, volume text). ``failed`` and ``hint`` are empty unless
-    the comparison failed; ``pictures`` then show the failed alignment. ``others`` are stable and
-    unclear lesions; ``levels`` define the kinds.
-    """
+    """Changes between a pair of visits, as the participant page shows them."""
 
     anchor: str
     title: str
-    numbers: tuple[tuple[str, int, str], ...]
-    failed: str
+    numbers: tuple[tuple[str, int, str], ...]  # kind of change, count, volume text
+    failed: str  # empty unless the comparison failed, as the hint
     hint: str
     cautions: tuple[str, ...]
     noise: str
     brain: str
-    pictures: FigureView | None
+    pictures: FigureView | None  # of the failed alignment if the comparison failed
     changed: Table | None
-    others: Table | None
+    others: Table | None  # stable and unclear lesions
     table_file: str
-    levels: Mapping[str, str]
+    levels: Mapping[str, str]  # definitions of the kinds
 
 
 def read_changes(out_dir: Path, records: Iterable[VisitRecord]) -> tuple[ChangesView, ...]:
-    """Collect the recorded changes between visits of one participant.
-
-    ``records`` are in visit order. The result has one entry per visit that was compared with an
-    earlier one.
-    """
+    """Collect the changes of each visit of a participant, in visit order, since an earlier one."""
     views = []
     for record in records:
         if record.status == "ok" and record.changes.get("compared_with") is not None:
@@ -142,10 +133,8 @@ def _brain(changes: Mapping[str, Scalar]) -> str:
 
 
 def _pictures(paths: Sequence[Path], *, failed: bool) -> FigureView | None:
-    """Read the pictures of a pair of visits; None if one is missing or damaged.
-
-    A pair that could not be aligned has a picture of each visit, but none of changes.
-    """
+    """Read the pictures of a pair of visits; None if one is missing or damaged."""
+    # a pair that could not be aligned has a picture of each visit, but none of changes
     changes, *visits = paths
     if failed and changes.exists():
         return None

@@ -13,10 +13,7 @@ from bids_msseg.bids.paths import check_path
 
 @dataclass(frozen=True, slots=True)
 class LoadLimits:
-    """Limits of agreement (mL) of the lesion loads of a scan and its pseudo-rescan.
-
-    They apply to the stored weights (``model_sha256``), threshold and minimum lesion volume (mm³).
-    """
+    """Limits of agreement (mL) of the loads of scan and pseudo-rescan, with their settings."""
 
     lower_ml: float
     upper_ml: float

@@ -20,10 +20,7 @@ REFERENCES = (
 
 
 def references(model: ModelUse | None) -> tuple[str, ...]:
-    """List the references of the methods paragraph.
-
-    For another segmenter, its own citation replaces that of the cascade.
-    """
+    """List the references of the methods paragraph, with the citation of another segmenter."""
     if model is None or model.is_cascade:
         return REFERENCES
     citation = (model.citation,) if model.citation else ()
@@ -31,43 +28,18 @@ def references(model: ModelUse | None) -> tuple[str, ...]:
 
 
 def methods_paragraph(
-    contrasts: Sequence[str],
+    contrasts: Sequence[str],  # FLAIR first
     *,
-    model: str,
+    model: str,  # empty if no network ran, as its digest
     sha256: str,
     threshold: float,
-    min_lesion_volume: float,
+    min_lesion_volume: float,  # mm³
     versions: Mapping[str, str],
-    masks: str = "",
+    masks: str = "",  # names of given lesion masks that replaced the networks
     excluded: str = "",
-    segmenter: ModelUse | None = None,
+    segmenter: ModelUse | None = None,  # used instead of the cascade
 ) -> str:
-    """Write the methods paragraph that describes how a visit was processed.
-
-    ``contrasts`` start with FLAIR; ``min_lesion_volume`` is in mm³. ``model`` and ``sha256`` are
-    empty if no network ran, ``masks`` names given lesion masks that replaced the networks, and
-    ``segmenter`` is the segmenter used instead of the cascade.
-
-    Examples
-    --------
-    >>> text = methods_paragraph(["FLAIR"], model="m", sha256="abc", threshold=0.5,
-    ...                          min_lesion_volume=3.0, versions={"bids_msseg": "0.1.0"})
-    >>> "Only FLAIR was available" in text
-    True
-    >>> text = methods_paragraph(["FLAIR"], model="", sha256="", threshold=0.5,
-    ...                          min_lesion_volume=3.0, versions={}, masks="manual")
-    >>> "given masks manual" in text, "convolutional" in text
-    (True, False)
-    >>> text = methods_paragraph(["FLAIR"], model="m", sha256="abc", threshold=0.5, versions={},
-    ...                          min_lesion_volume=3.0, excluded="infarct")
-    >>> "exclusion masks infarct" in text
-    True
-    >>> segmenter = ModelUse("X", "2", "abc", "command", "MIT", "Doe 2020", ("FLAIR",))
-    >>> text = methods_paragraph(["FLAIR"], model="X", sha256="abc", threshold=0.5,
-    ...                          min_lesion_volume=3.0, versions={}, segmenter=segmenter)
-    >>> [word in text for word in ("X 2", "Doe 2020", "licence MIT", "convolutional")]
-    [True, True, True, False]
-    """
+    """Write the methods paragraph that describes how a visit was processed."""
     registered = " and ".join(contrasts[1:])
     aligned = (
         f"{registered} {'was' if len(contrasts) == 2 else 'were'} rigidly registered to FLAIR by "

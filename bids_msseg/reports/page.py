@@ -1,8 +1,4 @@
-"""Self-contained HTML pages: templates, inlined style, no network access.
-
-Autoescaping is always on. By its content security policy, a page cannot load or run anything that
-it does not contain.
-"""
+"""Self-contained HTML pages: templates, inlined style, escaped text, no network access."""
 
 from __future__ import annotations
 
@@ -25,10 +21,7 @@ from bids_msseg.reports import text
 
 
 def render(template: str, **content: object) -> str:
-    """Render a template below ``reports/templates``; all text is escaped.
-
-    Raises jinja2.UndefinedError if the template uses a name that is not in ``content``.
-    """
+    """Render a template below ``reports/templates``; all text is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bids_msseg.reports"),
         autoescape=True,
@@ -64,13 +57,7 @@ def script_hash(script: str) -> Markup:
 
 
 def json_block(content: object) -> Markup:
-    r"""Write data as compact JSON that is safe inside an HTML script element.
-
-    Examples
-    --------
-    >>> str(json_block({"a": ["</script>", 1]}))
-    '{"a":["\\u003c/script\\u003e",1]}'
-    """
+    """Write data as compact JSON that is safe inside an HTML script element."""
     return htmlsafe_json_dumps(content, separators=(",", ":"))
 
 
@@ -80,10 +67,7 @@ def data_uri(image: bytes, kind: str = "png") -> Markup:
 
 
 def save(path: Path, content: Content) -> Path:
-    """Write a file atomically and return its path; raise CannotCreateError on failure.
-
-    ``content`` is as for :func:`bids_msseg.io.atomic.write_atomic`.
-    """
+    """Write a file atomically and return its path; raise CannotCreateError on failure."""
     try:
         write_atomic(path, content)
     except OSError as error:
@@ -102,11 +86,7 @@ def save_json(path: Path, content: Mapping[str, object]) -> Path:
 def save_table(
     path: Path, columns: Mapping[str, object], rows: Iterable[Mapping[str, object]]
 ) -> tuple[Path, Path]:
-    """Write a TSV table and the data dictionary beside it, and return both paths.
-
-    Rows hold a value for every column, formatted by :func:`bids_msseg.bids.files.format_cell`.
-    Raises CannotCreateError if a file cannot be written.
-    """
+    """Write a TSV table and the data dictionary beside it, and return both paths."""
     lines = ["\t".join(columns)]
     lines += ["\t".join(format_cell(row[name]) for name in columns) for row in rows]
     dictionary = save_json(path.with_suffix(".json"), columns)

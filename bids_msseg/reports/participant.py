@@ -12,8 +12,8 @@ from markupsafe import Markup
 from bids_msseg.bids.derivatives import ATLASES
 from bids_msseg.bids.order import HINT
 from bids_msseg.bids.paths import logs_dir, output_path, report_path
-from bids_msseg.bids.record import VisitRecord, in_visit_order, read_records
-from bids_msseg.bids.visit import CONTRASTS, PREFIX_ENTITIES, Visit
+from bids_msseg.bids.record import VisitRecord, in_visit_order, read_records, recorded_visit
+from bids_msseg.bids.visit import CONTRASTS
 from bids_msseg.errors import NoInputError
 from bids_msseg.lesions.regions import REGION_LABELS, disseminated_in_space
 from bids_msseg.reports import page
@@ -51,41 +51,33 @@ class ContrastView:
 
 @dataclass(frozen=True, slots=True)
 class LesionView:
-    """One row of the lesion table: displayed cells, and values as in the TSV file.
-
-    ``mm`` is a point inside the lesion, x, y, z in mm separated by spaces; empty if unknown.
-    """
+    """One row of the lesion table: displayed cells, and values as in the TSV file."""
 
     cells: tuple[str, ...]
     index: str
     status: str
     volume_mm3: str
-    mm: str
+    mm: str  # a point inside the lesion, "x y z" in mm; empty if unknown
 
 
 @dataclass(frozen=True, slots=True)
 class VisitView:
-    """One visit as the template of the participant page shows it.
-
-    ``disseminated`` follows McDonald 2017; ``used`` are the contrasts that the networks used
-    (``FLAIR+T1w``). ``rows`` holds both tables by status. ``scene`` has no layers if images are
-    missing. QC decisions apply to the mask with digest ``mask_sha256``.
-    """
+    """One visit as the template of the participant page shows it."""
 
     record: VisitRecord
     anchor: str
     title: str
     percent_of_brain: float | None
     regions: tuple[RegionView, ...]
-    disseminated: bool | None
+    disseminated: bool | None  # as in McDonald 2017
     contrasts: tuple[ContrastView, ...]
-    used: str
+    used: str  # contrasts that the networks used, as in FLAIR+T1w
     figures: Mapping[str, FigureView]
     lesions: Table | None
     rejected: Table | None
-    rows: Mapping[str, tuple[LesionView, ...]]
-    scene: Scene
-    mask_sha256: str
+    rows: Mapping[str, tuple[LesionView, ...]]  # of both tables, by status
+    scene: Scene  # without layers if images are missing
+    mask_sha256: str  # of the mask to which QC decisions apply
     crashes: tuple[tuple[str, str], ...]
     table_file: str | None
     brain: tuple[tuple[str, str], ...]
@@ -115,11 +107,9 @@ class OrderView:
 def write_participant_page(
     out_dir: Path, participant: str, *, records: Iterable[VisitRecord] | None = None
 ) -> Path:
-    """Write ``OUT/sub-<label>.html`` with all visits of one participant.
+    """Write ``OUT/sub-<label>.html`` with all visits of one participant, from files in OUT.
 
-    Only OUT is read, so the page can be written at any time; ``participant`` has no ``sub-``, and
-    ``records`` of others are ignored. Raises NoInputError if nothing is recorded,
-    CannotCreateError if the page cannot be written.
+    Raises NoInputError if nothing is recorded, CannotCreateError if the page cannot be written.
     """
     target = report_path(out_dir, participant)
     all_records = read_records(out_dir, participant) if records is None else records
@@ -147,42 +137,13 @@ def write_participant_page(
 
 
 def order_view(records: Sequence[VisitRecord]) -> OrderView | None:
-    """Summarise the order of a participant's visits for the page.
-
-    ``records`` are in visit order. Returns None with a single finished visit, or if no run
-    determined an order.
-
-    Examples
-    --------
-    >>> visits = [("M6", 1), ("M12", 2)]
-    >>> by = "the session labels"
-    >>> records = [
-    ...     VisitRecord("01", session, "", "ok", visit_number=number, order_source=by)
-    ...     for session, number in visits
-    ... ]
-    >>> order_view(records)
-    OrderView(sessions=('M6', 'M12'), source='the session labels', known=True, hint='')
-    """
+    """Summarise the order of visits; None with a single finished visit, or without an order."""
     ordered = [record for record in records if record.order_source]
     if not ordered:
         return None
     known = all(record.visit_number is not None for record in ordered)
     sessions = tuple(str(record.session) for record in ordered)
     return OrderView(sessions, ordered[0].order_source, known, "" if known else HINT)
-
-
-def visit_of(record: VisitRecord) -> Visit:
-    """Rebuild the visit of a record, without images, to construct output paths.
-
-    Examples
-    --------
-    >>> record = VisitRecord("01", "1", "sub-01_ses-1_acq-3D_run-02", "ok")
-    >>> visit_of(record).prefix
-    'sub-01_ses-1_acq-3D_run-02'
-    """
-    pairs = [part.partition("-") for part in record.prefix.split("_")]
-    entities = {name: value for name, _, value in pairs if name in PREFIX_ENTITIES}
-    return Visit(record.participant, record.session, Path(), entities=entities)
 
 
 def anchor_of(record: VisitRecord) -> str:
@@ -192,7 +153,7 @@ def anchor_of(record: VisitRecord) -> str:
 
 def _view(out_dir: Path, record: VisitRecord) -> VisitView:
     table = output_path(
-        out_dir, visit_of(record), suffix="stats", extension=".tsv", desc="lesions"
+        out_dir, recorded_visit(record), suffix="stats", extension=".tsv", desc="lesions"
     )
     rows = read_tsv(table) if record.prefix else []
     scene = _scene(out_dir, record)
@@ -217,7 +178,7 @@ def _view(out_dir: Path, record: VisitRecord) -> VisitView:
             for status, status_rows in by_status.items()
         },
         scene=scene,
-        mask_sha256=mask_digest(out_dir, visit_of(record)) if record.prefix else "",
+        mask_sha256=mask_digest(out_dir, recorded_visit(record)) if record.prefix else "",
         crashes=tuple((Path(name).name, _link(name)) for name in record.crash_files),
         table_file=table.relative_to(out_dir).as_posix() if rows else None,
         brain=brain_view(record),
@@ -226,7 +187,7 @@ def _view(out_dir: Path, record: VisitRecord) -> VisitView:
 
 
 def _atlas_file(out_dir: Path, record: VisitRecord) -> str | None:
-    path = ATLASES.path(out_dir, visit_of(record), ".tsv")
+    path = ATLASES.path(out_dir, recorded_visit(record), ".tsv")
     exists = bool(record.prefix) and path.is_file()
     return path.relative_to(out_dir).as_posix() if exists else None
 
@@ -235,7 +196,7 @@ def _scene(out_dir: Path, record: VisitRecord) -> Scene:
     """Read the images of the viewer; all contrasts in OUT if the record names none."""
     if not record.prefix:
         return Scene()
-    return read_scene(out_dir, visit_of(record), _used(record) or CONTRASTS)
+    return read_scene(out_dir, recorded_visit(record), _used(record) or CONTRASTS)
 
 
 def _rows(
@@ -252,10 +213,7 @@ def _rows(
 
 
 def _scripts(visits: Iterable[VisitView]) -> tuple[Markup, ...]:
-    """Return the scripts that the page needs.
-
-    These are the viewer if there are images, and the QC script if there is a lesion mask.
-    """
+    """Return the scripts that the page needs: viewer for images, QC for a lesion mask."""
     with_images = any(visit.scene.layers for visit in visits)
     with_mask = any(visit.mask_sha256 for visit in visits)
     names = ["vendor/niivue.umd.js", "templates/viewer.js"] * with_images
@@ -308,7 +266,7 @@ def _contrasts(record: VisitRecord) -> tuple[ContrastView, ...]:
 def _figures(out_dir: Path, record: VisitRecord) -> dict[str, FigureView]:
     if not record.prefix:
         return {}
-    stored = read_figures(out_dir, visit_of(record))
+    stored = read_figures(out_dir, recorded_visit(record))
     return {kind: view_figure(kind, frames) for kind, frames in stored.items()}
 
 

@@ -1,8 +1,7 @@
 """QC decisions of readers: JSON files saved by participant pages, read by the group level.
 
-A file belongs to one mask of one visit, identified by the digest of the mask file, and lists
-lesions with their volumes. Decisions are therefore never applied to lesions that the reader has
-not seen. ``bids_msseg/data/qc.schema.json`` describes the format.
+A file belongs to one mask by its digest, so that decisions are never applied to lesions that the
+reader has not seen. ``bids_msseg/data/qc.schema.json`` describes the format.
 """
 
 from __future__ import annotations
@@ -24,35 +23,24 @@ from bids_msseg.reports.tables import read_tsv
 FORMAT = "bids_msseg-qc-1"
 RATINGS = ("accept", "unsure", "reject")
 LARGEST_MM3 = 1e9
-"""A thousand litres: a larger lesion is none."""
+"""Largest volume of a lesion that is accepted in a file."""
 DECISIONS = {"kept": "reject", "rejected": "keep"}
-"""What a reader can decide against the app, by the status that the app gave."""
+"""Decision of a reader against the app, by the status that the app assigned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """A reader's decisions on one visit; ``rating`` is accept, unsure, reject or None.
-
-    Volumes in mm³: ``rejected_mm3`` of lesions that are not lesions, ``restored_mm3`` of rejected
-    candidates that are lesions.
-    """
+    """A reader's decisions on one visit; volumes in mm³."""
 
     file: str
     rater: str
     comment: str
-    rating: str | None
-    rejected_mm3: tuple[float, ...]
-    restored_mm3: tuple[float, ...]
+    rating: str | None  # one of RATINGS
+    rejected_mm3: tuple[float, ...]  # of lesions that are not lesions
+    restored_mm3: tuple[float, ...]  # of rejected candidates that are lesions
 
     def load_ml(self, raw: float | None) -> float | None:
-        """Correct a lesion load (mL); None if it is unknown or the visit rejected.
-
-        Examples
-        --------
-        >>> review = Review("f", "", "", "accept", (500.0,), (100.0,))
-        >>> review.load_ml(2.0), review.load_ml(None)
-        (1.6, None)
-        """
+        """Correct a lesion load (mL); None if it is unknown or the visit rejected."""
         if raw is None or self.rating == "reject":
             return None
         change = math.fsum(self.restored_mm3) - math.fsum(self.rejected_mm3)
@@ -76,8 +64,7 @@ def mask_digest(out_dir: Path, visit: Visit) -> str:
 def read_reviews(folder: Path, out_dir: Path, visits: Mapping[str, Visit]) -> dict[str, Review]:
     """Read all QC files below a folder, by visit key, and check them against OUT.
 
-    Raises NoInputError without a file ``*_desc-qc_*.json``, and DataError, which lists all faults,
-    for a wrong format, an unknown visit, another mask or lesion table, or two files of one visit.
+    Raises NoInputError without a QC file, DataError, which lists all faults, for unusable files.
     """
     files = sorted(folder.rglob("*_desc-qc_*.json")) if folder.is_dir() else []
     if not files:
@@ -138,10 +125,7 @@ def _read(file: Path, out_dir: Path, visits: Mapping[str, Visit]) -> tuple[str, 
 def _volumes(
     decisions: Sequence[Mapping[str, Any]], rows: Iterable[Mapping[str, str]]
 ) -> dict[str, tuple[float, ...]]:
-    """Return the volumes (mm³) of the lesions with a decision, by status.
-
-    Raises ValueError if a lesion and its volume are not in the table.
-    """
+    """Return volumes (mm³) of lesions with a decision, by status; ValueError if not in table."""
     table = {(row.get("status", "kept"), row.get("index", "")): row for row in rows}
     volumes: dict[str, list[float]] = {"kept": [], "rejected": []}
     for decision in decisions:
@@ -159,10 +143,7 @@ def _volumes(
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """Parse a QC file and fill in absent optional keys.
-
-    Raises ValueError, which names the fault, if the format is not valid.
-    """
+    """Parse a QC file and fill in absent optional keys; a ValueError names the fault."""
     try:
         content = json.loads(raw)
     except (ValueError, RecursionError) as error:

@@ -14,15 +14,12 @@ Row = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """Heading of one table column, with its source columns in the TSV file.
-
-    Several ``sources`` are joined in one cell. ``digits`` are the decimals; None for text.
-    """
+    """Heading of one table column, with its source columns in the TSV file."""
 
     label: str
     unit: str
-    sources: tuple[str, ...]
-    digits: int | None
+    sources: tuple[str, ...]  # joined in one cell
+    digits: int | None  # decimals; None for text
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +58,7 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
 
 
 def arrange(rows: Sequence[Row], headings: Sequence[Heading] = HEADINGS) -> Table | None:
-    """Select and format the known columns of lesion rows; None without rows.
-
-    Columns not in ``headings`` and columns that are empty in every row are left out.
-
-    Examples
-    --------
-    >>> table = arrange([{"index": "1", "volume_mm3": "12.345", "region": "deep_white_matter"}])
-    >>> [heading.label for heading in table.headings], table.rows
-    (['no.', 'volume', 'region'], (('1', '12.3', 'deep white matter'),))
-    """
+    """Select and format the known and filled columns of lesion rows; None without rows."""
     if not rows:
         return None
     shown = tuple(heading for heading in headings if any(_has_value(row, heading) for row in rows))

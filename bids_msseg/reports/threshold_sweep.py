@@ -8,14 +8,13 @@ from typing import Any, Final
 
 from bids_msseg.bids.derivatives import OUTPUTS
 from bids_msseg.bids.paths import group_path
-from bids_msseg.bids.record import VisitRecord
+from bids_msseg.bids.record import VisitRecord, recorded_visit
 from bids_msseg.bids.visit import IDENTITY_COLUMNS, identity_cells
 from bids_msseg.imaging.volume import UNREADABLE, Volume, load_volume
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.load import lesion_load_ml
 from bids_msseg.reports import page
 from bids_msseg.reports.group.columns import min_volume_of
-from bids_msseg.reports.participant import visit_of
 
 THRESHOLDS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SWEEP_COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -39,11 +38,7 @@ SWEEP_COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
 
 
 def write_threshold_sweep(out_dir: Path, records: Iterable[VisitRecord]) -> Path:
-    """Write ``group_lesions_thresholds.tsv`` and its JSON; return the table's path.
-
-    The table has one row per visit and threshold; records that are not ``ok`` are skipped. Raises
-    CannotCreateError if a file cannot be written.
-    """
+    """Write ``group_lesions_thresholds.tsv`` and its JSON; return the table's path."""
     rows = [
         row
         for record in records
@@ -56,19 +51,7 @@ def write_threshold_sweep(out_dir: Path, records: Iterable[VisitRecord]) -> Path
 def sweep(
     probability: Volume, *, min_volume: float, thresholds: Iterable[float] = THRESHOLDS
 ) -> dict[float, tuple[float, int]]:
-    """Measure lesion load (mL) and lesion count of a probability map by threshold.
-
-    A voxel is lesion where the probability is at least the threshold. Lesions below ``min_volume``
-    mm³ are left out.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> values = np.array([0.9, 0.9, 0.0, 0.3]).reshape(4, 1, 1)
-    >>> loads = sweep(Volume(values, np.diag([10.0, 10, 10, 1])), min_volume=3.0, thresholds=[0.5])
-    >>> [(threshold, round(load, 6), count) for threshold, (load, count) in loads.items()]
-    [(0.5, 2.0, 1)]
-    """
+    """Measure load (mL) and count of lesions from ``min_volume`` mm³ on, by threshold."""
     results: dict[float, tuple[float, int]] = {}
     voxel = probability.voxel_volume
     for threshold in thresholds:
@@ -99,6 +82,6 @@ def _rows(record: VisitRecord, probability: Volume | None) -> list[dict[str, Any
 def _probability(out_dir: Path, record: VisitRecord) -> Volume | None:
     """Read the probability map of a visit; None if it is missing or damaged."""
     try:
-        return load_volume(OUTPUTS["probseg"].path(out_dir, visit_of(record), ".nii.gz"))
+        return load_volume(OUTPUTS["probseg"].path(out_dir, recorded_visit(record), ".nii.gz"))
     except UNREADABLE:
         return None

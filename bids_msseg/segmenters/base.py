@@ -27,10 +27,7 @@ COMMON: Final[Mapping[str, Callable[[object], Any]]] = {
 
 
 class Segmenter(Protocol):
-    """A program or network that finds lesions on the images of a visit.
-
-    It is sent to other processes, so implementations are frozen dataclasses.
-    """
+    """A program or network that finds lesions; a frozen dataclass, sent to other processes."""
 
     @property
     def name(self) -> str:
@@ -48,42 +45,27 @@ class Segmenter(Protocol):
         """Return the identity for records; the digest covers model and settings."""
 
     def check(self) -> None:
-        """Check, before the first visit, that the segmenter can run here.
-
-        Raises UsageError if a package or program is missing.
-        """
+        """Raise UsageError, before the first visit, if a package or program is missing."""
 
     def segment(self, images: VisitImages, *, threads: int, device: str) -> Volume:
-        """Return the lesion probability (float32) of a visit on the grid of its images.
-
-        ``device`` is as for ``--device``. Raises MssegError if the segmenter fails or its result
-        is unusable.
-        """
+        """Return the lesion probability (float32) on the grid of the images, or MssegError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Identity of a segmenter for records.
+    """Identity of a segmenter for records."""
 
-    ``segmenter`` is its ``--segmenter`` name. A voxel is lesion if its probability reaches
-    ``threshold``, unless ``--threshold`` is given.
-    """
-
-    segmenter: str
+    segmenter: str  # its --segmenter name
     name: str
     version: str
     licence: str
     citation: str
-    threshold: float = 0.5
+    threshold: float = 0.5  # of the probability, unless --threshold is given
 
     def header(
         self, content: object, *, contrasts: Sequence[str], files: Iterable[Path] = ()
     ) -> ModelHeader:
-        """Describe the segmenter with a digest of its settings and files.
-
-        ``content`` holds the settings as JSON values; ``contrasts`` are those that the segmenter
-        reads. Model files are read whole. Raises DataError if a file cannot be read.
-        """
+        """Describe the segmenter with a digest of settings and files; may raise DataError."""
         settings = [self.segmenter, self.name, self.version, content]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for path in files:
@@ -115,12 +97,7 @@ def read_settings(
     *,
     required: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Read and check the options of ``--segmenter-config``; return only those given.
-
-    ``option_readers`` holds readers of the options beyond :data:`COMMON`; they raise ValueError
-    with a text that completes "use ...". Raises UsageError for an unknown key, an invalid value or
-    a missing required key.
-    """
+    """Read the given options of ``--segmenter-config``; UsageError if one is not valid."""
     all_readers = {**COMMON, **option_readers}
     settings = {}
     for key, value in options.items():

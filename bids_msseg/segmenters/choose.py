@@ -18,9 +18,5 @@ OPENERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Segmenter]]] = {
 
 
 def open_segmenter(name: str, options: Mapping[str, Any]) -> Segmenter:
-    """Create a segmenter of :data:`OPENERS` from its options; nothing is run.
-
-    Raises UsageError if an option is unusable, NoInputError or DataError if its model is missing
-    or unreadable.
-    """
+    """Create a segmenter from its options; MssegError if an option or model is unusable."""
     return OPENERS[name](options)

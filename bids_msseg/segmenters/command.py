@@ -25,21 +25,16 @@ OUT_FILE: Final = "out.nii.gz"
 
 @dataclass(frozen=True, slots=True)
 class CommandSegmenter:
-    """Segmenter that runs a program on files and reads the image that it writes.
-
-    ``command`` is the command with placeholders, one line for ``/bin/sh`` if ``shell`` is set.
-    ``out`` is the image name in the input folder; if ``label`` is set, it holds labels of which
-    this one is lesion. ``mem_gb`` is in GiB.
-    """
+    """Segmenter that runs a program on files and reads the image that it writes."""
 
     identity: Identity
-    command: tuple[str, ...]
-    shell: bool = False
-    out: str = OUT_FILE
-    label: int | None = None
+    command: tuple[str, ...]  # with placeholders
+    shell: bool = False  # the command is one line for /bin/sh
+    out: str = OUT_FILE  # in the folder of the input
+    label: int | None = None  # the label that is lesion, if the output holds labels
     timeout_s: float | None = None
     whole_head: bool = False
-    mem_gb: float = 4.0
+    mem_gb: float = 4.0  # GiB
 
     @property
     def name(self) -> str:
@@ -82,10 +77,7 @@ class CommandSegmenter:
         return read_probability(out, images, name=self.name, label=self.label)
 
     def _values(self, images: VisitImages, out: Path, threads: int) -> dict[str, str]:
-        """Return the values of the placeholders.
-
-        Raises DataError if the visit lacks a contrast of the command.
-        """
+        """Return the values of the placeholders; DataError if a contrast is missing."""
         names = placeholders(self.command)
         images.paths_of(
             (contrast for contrast in CONTRASTS if contrast.lower() in names), name=self.name
@@ -100,11 +92,7 @@ class CommandSegmenter:
 
 
 def open_command(options: Mapping[str, object]) -> CommandSegmenter:
-    """Create a command segmenter from its options.
-
-    Options ``command`` and ``name`` are required. Raises UsageError if an option is unusable, a
-    placeholder is unknown, or no placeholder states where to write.
-    """
+    """Create a command segmenter from its options; UsageError if they are unusable."""
     option_readers: dict[str, Callable[[object], Any]] = {
         "command": _command,
         "shell": readers.flag,
@@ -134,13 +122,7 @@ def open_command(options: Mapping[str, object]) -> CommandSegmenter:
 
 
 def placeholders(words: Iterable[str]) -> set[str]:
-    """List the names of the placeholders in a command.
-
-    Examples
-    --------
-    >>> sorted(placeholders(["seg", "--in={flair}", "{out}", "{{literal}}"]))
-    ['flair', 'out']
-    """
+    """List the names of the placeholders in a command."""
     return {name for word in words for _, name, _, _ in string.Formatter().parse(word) if name}
 
 

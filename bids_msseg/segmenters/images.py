@@ -1,8 +1,4 @@
-"""Image files of a visit for another segmenter, and the check of its output.
-
-The intensities are those after bias field correction, not z-scores, because other segmenters have
-their own normalisation.
-"""
+"""Bias-corrected images of a visit for another segmenter, and the check of its output."""
 
 from __future__ import annotations
 
@@ -25,26 +21,19 @@ from bids_msseg.imaging.volume import (
 )
 
 RANGE_TOLERANCE = 1e-3
-"""Probabilities may leave the range from 0 to 1 by so much, as interpolation does."""
+"""Interpolated probabilities may be outside 0 to 1 by this."""
 
 
 @dataclass(frozen=True, slots=True)
 class VisitImages:
-    """Image files that a segmenter reads, on one 1 mm grid along the axes of the FLAIR.
+    """Image files that a segmenter reads, on one 1 mm grid along the axes of the FLAIR."""
 
-    ``folder`` holds the files, and the segmenter may write there. ``files`` has ``FLAIR``, and
-    ``T1w`` and ``T2w`` if they exist and could be aligned. ``brain`` is the brain mask.
-    """
-
-    folder: Path
-    files: Mapping[str, Path]
-    brain: Path
+    folder: Path  # of the files; the segmenter may write there
+    files: Mapping[str, Path]  # FLAIR, and T1w and T2w if they could be aligned
+    brain: Path  # brain mask
 
     def paths_of(self, contrasts: Iterable[str], *, name: str) -> list[Path]:
-        """Return the file of each required contrast.
-
-        ``name`` is that of the segmenter in errors. Raises DataError if a contrast is missing.
-        """
+        """Return the file of each required contrast; DataError if one is missing."""
         needed = list(contrasts)
         missing = [contrast for contrast in dict.fromkeys(needed) if contrast not in self.files]
         if missing:
@@ -64,12 +53,7 @@ def write_images(
     *,
     whole_head: bool,
 ) -> VisitImages:
-    """Resample all contrasts onto one 1 mm grid and write them to ``folder``.
-
-    ``images`` have their bias fields removed; ``transforms`` map FLAIR world mm to the contrast's.
-    With ``whole_head`` the grid covers the whole FLAIR; otherwise it surrounds the brain, and
-    images are 0 outside the mask.
-    """
+    """Write contrasts on a 1 mm grid; without ``whole_head``, only the brain with 0 outside."""
     field = brain.with_data(np.ones(brain.shape, np.uint8)) if whole_head else brain
     shape, affine = working_grid(field)
     inside = mask_onto(brain, shape, affine)
@@ -91,12 +75,7 @@ def write_images(
 def read_probability(
     path: Path, images: VisitImages, *, name: str, label: int | None = None
 ) -> Volume:
-    """Read the output of a segmenter as float32 probability, 0 outside the brain mask.
-
-    If ``label`` is set, the image holds labels of which this one is lesion. Raises DataError if
-    the file is missing, unreadable, on another grid, or has values that are not finite or outside
-    0 to 1.
-    """
+    """Read a segmenter's output as float32 probability inside the brain; may raise DataError."""
     volume = _read(path, name)
     brain = load_volume(images.brain)
     if not is_same_grid(volume.data.shape, volume.affine, brain.shape, brain.affine):

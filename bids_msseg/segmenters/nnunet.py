@@ -43,26 +43,21 @@ Probability = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class NnunetSegmenter:
-    """Segmenter that runs a trained nnU-Net v2 model folder.
-
-    Outputs of the folds are averaged; ``channels`` are the input contrasts; ``head`` is the lesion
-    output channel. ``step`` is the tile distance as a share of a tile. An empty ``program`` means
-    the installed package; ``timeout_s`` applies to the program only. ``mem_gb`` is in GiB.
-    """
+    """Segmenter that runs a trained nnU-Net v2 model folder."""
 
     identity: Identity
     model: Path
-    folds: tuple[int | str, ...]
-    channels: tuple[str, ...]
-    head: int
+    folds: tuple[int | str, ...]  # averaged
+    channels: tuple[str, ...]  # input contrasts
+    head: int  # output channel of lesions
     checkpoint: str = CHECKPOINT
     mirroring: bool = True
-    step: float = 0.5
+    step: float = 0.5  # distance of tiles as a share of a tile
     whole_head: bool = False
-    program: str = ""
+    program: str = ""  # empty: the installed package
     ending: str = ".nii.gz"
-    timeout_s: float | None = None
-    mem_gb: float = 6.0
+    timeout_s: float | None = None  # of the program
+    mem_gb: float = 6.0  # GiB
 
     @property
     def name(self) -> str:
@@ -208,12 +203,7 @@ def _choose_device(device: str) -> tuple[str, dict[str, str]]:
 
 
 def open_nnunet(options: Mapping[str, object]) -> NnunetSegmenter:
-    """Create an nnU-Net segmenter from its options and model folder.
-
-    Without ``program`` the package is used, or the program on the search path if there is no
-    package. Raises UsageError for unusable options or unknown channels or lesion label,
-    NoInputError for missing files, DataError for unreadable ones.
-    """
+    """Create an nnU-Net segmenter; MssegError if its options or model folder are unusable."""
     option_readers: dict[str, Callable[[object], Any]] = {
         "model": readers.path,
         "folds": nnunet_folder.read_folds,

@@ -24,7 +24,7 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "T1w": ("t1", "t1w", "t1n", "mprage", "t1mprage"),
     "T2w": ("t2", "t2w"),
 }
-"""What channels of each contrast are called, in small letters and digits."""
+"""Channel names of each contrast, in small letters and digits."""
 
 
 def identify(settings: Mapping[str, Any], name: str, program: str) -> Identity:
@@ -50,15 +50,7 @@ def _version(program: str) -> str:
 
 
 def find_ending(dataset: Mapping[str, Any]) -> str:
-    """Return the image file ending that nnU-Net's program reads, from ``dataset.json``.
-
-    Raises UsageError if it is not a NIfTI ending.
-
-    Examples
-    --------
-    >>> find_ending({"file_ending": ".nii"})
-    '.nii'
-    """
+    """Return the image file ending in ``dataset.json``; UsageError unless it is NIfTI's."""
     ending = dataset.get("file_ending", ".nii.gz")
     if ending not in (".nii", ".nii.gz"):
         raise UsageError(
@@ -92,11 +84,7 @@ def read_channels(value: object) -> tuple[str, ...]:
 
 
 def read_descriptions(model: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read ``dataset.json`` and ``plans.json`` of a model folder.
-
-    Raises NoInputError if one is missing, DataError if one is unreadable, and UsageError for the
-    second stage of an nnU-Net cascade, which needs the result of the first.
-    """
+    """Read ``dataset.json`` and ``plans.json`` of a model folder; MssegError if unusable."""
     dataset, plans = (_read_json(model / name) for name in ("dataset.json", "plans.json"))
     configurations = plans.get("configurations")
     name = model.name.rpartition("__")[2]
@@ -132,11 +120,7 @@ def _damaged(path: Path, reason: str) -> DataError:
 def find_folds(
     model: Path, checkpoint: str, requested: Sequence[int | str]
 ) -> tuple[int | str, ...]:
-    """List the folds to use: those requested, or all that exist.
-
-    The result is ``("all",)`` if the folder has only ``fold_all``. ``checkpoint`` is the file name
-    in each fold. Raises NoInputError if a checkpoint is missing.
-    """
+    """List the requested folds, or all that exist; NoInputError if a checkpoint is missing."""
     available = {
         path.parent.name.removeprefix("fold_") for path in model.glob(f"fold_*/{checkpoint}")
     }
@@ -152,18 +136,7 @@ def find_folds(
 
 
 def find_channels(dataset: Mapping[str, Any], requested: Sequence[str]) -> tuple[str, ...]:
-    """Find the contrast of each input channel, in channel order.
-
-    If ``requested`` is empty, the channel names of ``dataset.json`` decide. Raises UsageError if a
-    name is unknown or the number of contrasts differs from that of the channels.
-
-    Examples
-    --------
-    >>> find_channels({"channel_names": {"1": "T1", "0": "FLAIR"}}, ())
-    ('FLAIR', 'T1w')
-    >>> find_channels({"channel_names": {"0": "MRI"}}, ["FLAIR"])
-    ('FLAIR',)
-    """
+    """Find the contrast of each input channel, in channel order; UsageError if unknown."""
     channel_names = _mapping(dataset.get("channel_names") or dataset.get("modality"))
     names = [
         channel_names[number] for number in sorted(channel_names, key=lambda key: (len(key), key))
@@ -189,19 +162,8 @@ def _contrast(name: str) -> str:
 
 
 def find_head(dataset: Mapping[str, Any], label: str) -> int:
-    """Find the lesion output channel; raise UsageError if it is unknown.
-
-    Labels have one channel each in the order of their values; regions (lists of labels) one each
-    in the order of ``dataset.json`` without background. An empty ``label`` selects the only label,
-    or the only one whose name contains ``lesion``.
-
-    Examples
-    --------
-    >>> find_head({"labels": {"background": 0, "brain": 1, "MS lesion": 2}}, "")
-    2
-    >>> find_head({"labels": {"background": 0, "brain": [1, 2], "wml": [2]}}, "wml")
-    1
-    """
+    """Find the lesion output channel, by default of the only lesion label, or UsageError."""
+    # labels: channels in the order of values; regions (lists): in order, without background
     labels = _labels(dataset)
     names = [name for name, values in labels.items() if set(values) != {0}]
     matching = [name for name in names if "lesion" in name.lower()]

@@ -30,12 +30,7 @@ def run_program(
     timeout_s: float | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Run a program in ``folder`` to its end and log its output to ``segmenter.log``.
-
-    ``command`` is a list of words, or a line for ``/bin/sh``; ``threads`` sets
-    ``OMP_NUM_THREADS``. Raises UsageError if it cannot start, TemporaryError if it exceeds
-    ``timeout_s`` or is killed, MssegError with the end of the log for another non-zero exit code.
-    """
+    """Run words, or a line for ``/bin/sh``, with a log in ``folder``; MssegError if it fails."""
     log = folder / LOG_FILE
     with log.open("wb") as stream:
         try:
@@ -103,11 +98,7 @@ def locate(program: str) -> str:
 
 
 def installed_version(program: str, package: str) -> str:
-    """Return the version of a program from pip or FreeSurfer; empty if not found.
-
-    ``program`` is an absolute path such as ``.../bin/run_samseg``; ``package`` is its name as pip
-    writes it in ``.dist-info`` folders.
-    """
+    """Return the version of a program (absolute path) from pip or FreeSurfer, or empty."""
     if not Path(program).is_absolute():
         return ""
     root = Path(program).parent.parent
@@ -120,10 +111,7 @@ def installed_version(program: str, package: str) -> str:
 
 
 def failure(name: str, problem: str, log: Path) -> MssegError:
-    """Create the error of a failed segmenter, with the end of its log.
-
-    ``name`` and ``problem`` are the subject and predicate of the message.
-    """
+    """Create the error of a failed segmenter, with the end of its log."""
     return MssegError(
         f"{name} {problem}{log_tail(log)}",
         hint=f"read its full log, {log}, then correct its command, options or installation",

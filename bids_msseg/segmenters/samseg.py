@@ -31,18 +31,14 @@ CITATION: Final = "Cerri et al. 2021, NeuroImage 225:117471, doi 10.1016/j.neuro
 
 @dataclass(frozen=True, slots=True)
 class SamsegSegmenter:
-    """Segmenter that runs ``run_samseg --lesion`` and reads the lesion posterior.
-
-    ``options`` are further command-line words. ``whole_head`` defaults to true because the affine
-    registration of SAMSEG expects the tissue around the brain. ``mem_gb`` is in GiB.
-    """
+    """Segmenter that runs ``run_samseg --lesion`` and reads the lesion posterior."""
 
     identity: Identity
     program: str = PROGRAM
-    options: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()  # further command-line words
     timeout_s: float | None = None
-    whole_head: bool = True
-    mem_gb: float = 5.0
+    whole_head: bool = True  # SAMSEG's registration expects the tissue around the brain
+    mem_gb: float = 5.0  # GiB
 
     @property
     def name(self) -> str:
@@ -94,10 +90,7 @@ class SamsegSegmenter:
 
 
 def open_samseg(options: Mapping[str, object]) -> SamsegSegmenter:
-    """Create a SAMSEG segmenter from its options; none is required.
-
-    Raises UsageError if an option is unusable.
-    """
+    """Create a SAMSEG segmenter from its options; UsageError if one is unusable."""
     option_readers: dict[str, Callable[[object], Any]] = {
         "program": readers.text,
         "options": readers.items,

@@ -20,11 +20,7 @@ def batches(
     accumulate: int = 1,
     group: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Tensor, ...]]:
-    """Yield batches of steps ``first`` to ``last``, in order, with any number of workers.
-
-    A step takes ``accumulate`` batches. ``group`` is (rank, size): this process gets every
-    ``size``-th of them, starting at its rank.
-    """
+    """Yield the batches of steps ``first`` to ``last`` for process (rank, size) of a group."""
     rank, size = group
     items = [
         (step * accumulate + part) * batch + member

@@ -1,9 +1,4 @@
-"""Training loop of a network, which can be interrupted at any time and resumed.
-
-The result depends on the plan, the seed and the data. It depends neither on the number of
-interruptions or loader processes, nor (except for rounding) on the number of processes that share
-the batches of a step; see :mod:`bids_msseg.trainer.process_group`.
-"""
+"""Training loop of a network; interruptions and loader processes do not change the result."""
 
 from __future__ import annotations
 
@@ -42,9 +37,7 @@ def fit(
 ) -> Net:
     """Train a network or resume it; return it with the running mean of its weights.
 
-    Item ``i`` of ``source`` must depend only on a seed and ``i``. Also saves on SIGTERM, SIGINT or
-    an error. Raises DataError if the checkpoint is damaged or of another network, UsageError if
-    processes cannot share the batches of a step, TemporaryError if a process stopped.
+    Raises TemporaryError if a process stopped, DataError if the checkpoint is unusable.
     """
     net = net.to(engine.device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     rank, size = rank_and_size()
@@ -61,7 +54,7 @@ def fit(
             for line in _steps(state, net, source, engine, checkpoint, stop, step_loss):
                 if report and rank == 0:
                     report(line)
-            # nobody may look for the file before it is there
+            # the other processes must not look for the file before it exists
             rank_zero_first(lambda: state.save(checkpoint))
         except BaseException:
             # also where the last save was disturbed: a loader that dies raises an error anywhere
@@ -116,10 +109,12 @@ def _steps(
 
 
 def is_finished(checkpoint: Path, plan: FitPlan) -> bool:
-    """Return whether a checkpoint holds all steps of a plan.
+    """Return whether a checkpoint holds all steps of a plan; DataError if it is damaged."""
+    return checkpoint.is_file() and finished_steps(checkpoint) >= plan.steps
 
-    Raises DataError if it is damaged.
-    """
+
+def finished_steps(checkpoint: Path) -> int:
+    """Return the number of steps in a checkpoint, 0 without one; DataError if it is damaged."""
     if not checkpoint.is_file():
-        return False
-    return int(read_checkpoint(checkpoint, mmap=True)["step"]) >= plan.steps
+        return 0
+    return int(read_checkpoint(checkpoint, mmap=True)["step"])

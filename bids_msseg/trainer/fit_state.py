@@ -26,10 +26,7 @@ KEYS = frozenset({"step", "net", "average", "optimiser"})
 
 
 class FitState:
-    """Network, optimiser and running mean of the weights during a training.
-
-    ``net`` must already be on the device of the training.
-    """
+    """Network (already on its device), optimiser and running mean of the weights."""
 
     def __init__(self, net: nn.Module, plan: FitPlan) -> None:
         self.net, self.plan = net, plan
@@ -50,10 +47,7 @@ class FitState:
         self.current_means += torch.stack([loss.detach(), dice.detach()]).float() / parts
 
     def advance(self, *, stop: bool = False) -> bool:
-        """Take one optimiser step with the gradient of the whole process group.
-
-        Returns False, without a step, if any process of the group was asked to stop.
-        """
+        """Take an optimiser step; return False without a step if any process has to stop."""
         gradients = [weight.grad for weight in self.net.parameters() if weight.grad is not None]
         flag = torch.full((1,), float(stop), device=self.device)
         average_over_processes([*gradients, self.current_means, flag])
@@ -105,10 +99,7 @@ class FitState:
         return buffer.getvalue()
 
     def load(self, stored: Mapping[str, Any]) -> None:
-        """Restore the state that :meth:`pack` wrote.
-
-        Raises LookupError, RuntimeError, TypeError or ValueError if it is of another network.
-        """
+        """Restore the state of :meth:`pack`; raises built-in errors if it does not fit."""
         self.net.load_state_dict(stored["net"])
         if {k: v.shape for k, v in stored["average"].items()} != {
             k: v.shape for k, v in self.average.items()
@@ -134,10 +125,7 @@ class FitState:
         return (0, restart) if self.step < restart else (restart, self.plan.steps)
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint; the file gets its name only when it is complete.
-
-        All processes of a group hold the same weights; rank zero writes them.
-        """
+        """Write a checkpoint atomically, on rank zero: all processes hold the same weights."""
         if rank_and_size()[0] != 0:
             return
         with open_alone(path) as stream:
@@ -150,10 +138,7 @@ class FitState:
                 self.save(path)
 
     def restore(self, path: Path) -> None:
-        """Resume from a checkpoint if there is one; all processes get the same state.
-
-        Only rank zero reads the file. Raises DataError if it is damaged or of another network.
-        """
+        """Resume from a checkpoint, if any, that rank zero reads; DataError if it is unusable."""
         alone = rank_and_size()[1] == 1
         shared = rank_zero_first(lambda: self._restore(path, pack=not alone))
         if rank_and_size()[0] != 0:
@@ -169,12 +154,7 @@ class FitState:
 
 
 def read_checkpoint(path: Path, *, device: str = "cpu", mmap: bool = False) -> dict[str, Any]:
-    """Read a checkpoint: ``step``, ``net``, ``average`` and ``optimiser``.
-
-    Nothing in the file is executed. With ``mmap`` tensors are read when they are used and their
-    checksums are not checked. Raises DataError if the file is truncated, damaged or something
-    else.
-    """
+    """Read a checkpoint (checksums only without ``mmap``); raises DataError if it is unusable."""
     try:
         if not mmap:
             _check_sums(path)

@@ -1,16 +1,20 @@
-"""Progress of training processes, read from their logs while they are written."""
+"""Progress and expected time of training processes, from their logs while they are written."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from bids_msseg.progress import write_duration
 from bids_msseg.trainer.plan import Report
 from bids_msseg.trainer.progress import FitProgress, append_line
 
+LOGGER = logging.getLogger("bids_msseg")
 POLL_S = 1.0
 
 
@@ -21,10 +25,7 @@ def log_line(folder: Path, stage: str, line: Report) -> None:
 
 
 class LogWatch:
-    """Reader of the lines that are added to the logs ``<network>.csv`` of a folder.
-
-    The folder need not exist. Lines that are already there at the start are skipped.
-    """
+    """Reader of new lines in the logs ``<network>.csv`` of a folder, which need not exist."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -50,13 +51,45 @@ def _parse(text: str) -> Report:
     return Report(int(step), int(steps), float(loss), float(seconds), float(dice))
 
 
+@dataclass(slots=True)
+class ExpectedTime:
+    """Estimate of the wall time of a training, from the first log line of each kind of network."""
+
+    steps: Mapping[str, int]  # that each network still needs, by name
+    jobs: int = 1  # networks that are trained at a time
+    seconds_per_step: dict[str, float] = field(default_factory=dict)
+
+    def add(self, stage: str, line: Report) -> str:
+        """Return the new estimate as text if the line is the first of its kind, else nothing."""
+        if not self.steps.get(stage) or _kind(stage) in self.seconds_per_step:
+            return ""
+        self.seconds_per_step[_kind(stage)] = line.seconds
+        seconds = [
+            steps * self.seconds_per_step[_kind(name)]
+            for name, steps in self.steps.items()
+            if steps and _kind(name) in self.seconds_per_step
+        ]
+        jobs = min(self.jobs, len(seconds))
+        return (
+            f"expected time of the {' and '.join(self.seconds_per_step)} networks: about "
+            f"{write_duration(sum(seconds) / jobs)} ({len(seconds)} networks, {jobs} at a time)"
+        )
+
+
+def _kind(stage: str) -> str:
+    """Return the kind of a network from its name, such as ``candidate-release``."""
+    return stage.partition("-")[0]
+
+
 @contextmanager
-def show_progress(folder: Path, *, enabled: bool = True) -> Iterator[None]:
-    """Show the progress of all networks that log to a folder, until the context ends."""
+def show_progress(
+    folder: Path, *, enabled: bool = True, expected: ExpectedTime | None = None
+) -> Iterator[None]:
+    """Show progress and expected time of all networks that log to a folder, in the context."""
     watch, finished = LogWatch(folder), threading.Event()
     with FitProgress(enabled=enabled) as progress:
         thread = threading.Thread(
-            target=_show_until_finished, args=(watch, progress, finished), daemon=True
+            target=_show_until_finished, args=(watch, progress, finished, expected), daemon=True
         )
         thread.start()
         try:
@@ -67,11 +100,16 @@ def show_progress(folder: Path, *, enabled: bool = True) -> Iterator[None]:
 
 
 def _show_until_finished(
-    watch: LogWatch, progress: FitProgress, finished: threading.Event
+    watch: LogWatch,
+    progress: FitProgress,
+    finished: threading.Event,
+    expected: ExpectedTime | None,
 ) -> None:
     while True:
         last = finished.wait(POLL_S)
         for stage, line in watch.poll():
             progress.show(stage, line)
+            if expected is not None and (text := expected.add(stage, line)):
+                LOGGER.info("%s", text)
         if last:
             return

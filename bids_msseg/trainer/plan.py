@@ -20,22 +20,17 @@ Count = Annotated[Integer, Field(ge=1)]
 
 @dataclass(frozen=True, slots=True)
 class FitPlan:
-    """Length, learning rate and other settings of the training of one network.
-
-    A step averages the gradients of ``accumulate`` batches. ``schedule`` is ``polynomial`` (power
-    0.9) or ``constant`` until the last ``cooldown`` steps. ``restart`` is the step of a warm
-    restart (Loshchilov and Hutter 2017, arXiv 1608.03983), 0 for none.
-    """
+    """Length, learning rate and other settings of the training of one network."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     steps: Count
     batch: Count = 2
-    accumulate: Count = 1
+    accumulate: Count = 1  # batches whose gradients a step averages
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    schedule: Literal["polynomial", "constant"] = "polynomial"
-    cooldown: Integer = 0
-    restart: Integer = 0
+    schedule: Literal["polynomial", "constant"] = "polynomial"  # polynomial: power 0.9
+    cooldown: Integer = 0  # last steps of the constant schedule, with a falling rate
+    restart: Integer = 0  # step of a warm restart (Loshchilov and Hutter 2017), 0 for none
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
     seed: Integer = 0
     workers: Integer = 1
@@ -44,15 +39,7 @@ class FitPlan:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One line of a training log.
-
-    ``loss`` and ``dice`` are means since the last line, ``seconds`` is the wall time of a step.
-
-    Examples
-    --------
-    >>> Report(step=25, steps=100, loss=0.9, seconds=2.0).seconds_left
-    150.0
-    """
+    """One line of a training log: means since the last line; ``seconds`` is for one step."""
 
     step: int
     steps: int

@@ -1,9 +1,7 @@
 """Several processes that train one network together, started by ``torchrun``.
 
-Each process of a group (``torch.distributed``; gloo on CPUs, nccl on GPUs) takes its share of the
-batches of a step, and gradients are averaged in one message. DistributedDataParallel is not used:
-for networks of a few megabytes, communication during the backward pass saves no time, and a
-network without wrapper keeps the names of its weights.
+They share the batches of a step and average the gradients in one message. For networks of a few
+megabytes, DistributedDataParallel saves no time, and its wrapper renames the weights.
 """
 
 from __future__ import annotations
@@ -28,10 +26,7 @@ WORK_TIMEOUT = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One process of a group: rank from 0, group size, and device.
-
-    The device is ``cpu`` or the GPU of the process, ``cuda:N``.
-    """
+    """One process of a group: rank from 0, group size, and device (``cpu`` or ``cuda:N``)."""
 
     rank: int
     size: int
@@ -40,11 +35,9 @@ class Member:
 
 @contextmanager
 def join(device: str = "cpu", *, timeout_s: float = 1800.0) -> Iterator[Member]:
-    """Join the process group that ``torchrun`` started, and leave it at the end.
+    """Join the process group that ``torchrun`` started, if any, and leave it at the end.
 
-    Without ``torchrun`` no group is joined. ``device`` is ``cpu``, ``cuda`` (the GPU of the local
-    rank), ``auto`` or, for one process only, ``cuda:N``. Raises UsageError if there is no GPU for
-    every process, TemporaryError if the other processes do not join.
+    Raises UsageError if a process has no GPU, TemporaryError if the other processes do not join.
     """
     if not _is_launched():
         yield Member(0, 1, device)
@@ -100,29 +93,14 @@ def _lost_process_error(error: Exception) -> TemporaryError:
 
 
 def rank_and_size() -> tuple[int, int]:
-    """Return (rank, size) of this process in its training group; (0, 1) when alone.
-
-    Examples
-    --------
-    >>> rank_and_size()
-    (0, 1)
-    """
+    """Return (rank, size) of this process in its training group; (0, 1) when alone."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
 
 
 def rank_zero_first(job: Callable[[], T]) -> T:
-    """Run a job on rank zero while the others wait; return its result on all.
-
-    The result is pickled. If the job fails, rank zero raises its own error and the others raise
-    TemporaryError.
-
-    Examples
-    --------
-    >>> rank_zero_first(lambda: 7)
-    7
-    """
+    """Run a job on rank zero; the others get its pickled result, or TemporaryError if it fails."""
     rank, size = rank_and_size()
     if size == 1:
         return job()
@@ -156,11 +134,7 @@ def _receive(group: Any) -> Any:
 
 
 def average_over_processes(tensors: Sequence[Tensor]) -> None:
-    """Replace tensors by their mean over the processes; do nothing in a single process.
-
-    Shapes, floating dtype and device must be the same on every process. Raises TemporaryError if
-    another process has stopped; the tensors are then unchanged.
-    """
+    """Replace tensors, of the same shapes on every process, by their mean over the processes."""
     size = rank_and_size()[1]
     if size == 1:
         return

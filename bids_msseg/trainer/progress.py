@@ -29,13 +29,7 @@ def append_line(path: Path, line: Report) -> None:
 
 
 def describe(line: Report) -> str:
-    """Format a line of a training log as readable text.
-
-    Examples
-    --------
-    >>> describe(Report(step=25, steps=500, loss=0.8124, seconds=2.0, dice=0.41))
-    '25/500 loss 0.812 Dice 0.410, 15:50 left'
-    """
+    """Format a line of a training log as readable text."""
     return f"{line.step}/{line.steps} {_quality(line)}, {write_duration(line.seconds_left)} left"
 
 
@@ -44,17 +38,7 @@ def _quality(line: Report) -> str:
 
 
 class FitProgress:
-    """Show the progress of the networks in training; a context manager.
-
-    On a terminal each network has a bar; elsewhere every report is a line. ``stream`` is stderr by
-    default; ``clock`` returns seconds.
-
-    Examples
-    --------
-    >>> with FitProgress(stream=sys.stdout) as progress:
-    ...     progress.show("candidate-01", Report(25, 500, 0.8124, 2.0, 0.41))
-    candidate-01 25/500 loss 0.812 Dice 0.410, 15:50 left
-    """
+    """Context manager that shows one bar per network on a terminal, lines elsewhere."""
 
     def __init__(
         self,

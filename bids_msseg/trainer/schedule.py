@@ -36,18 +36,13 @@ TaskT = TypeVar("TaskT", bound=Task)
 
 def run_in_order(
     tasks: Sequence[TaskT],
-    work: Callable[[TaskT], str],
+    work: Callable[[TaskT], str],  # pickled; returns the name of its task
     *,
     jobs: int,
     threads: int,
     on_done: Callable[[str], None] | None = None,
 ) -> None:
-    """Run tasks in several processes, each after the tasks that it needs.
-
-    ``tasks`` have unique names and include all tasks that are needed. ``work`` is pickled and
-    returns the name of its task. ``threads`` is per process. The processes of a group
-    (:mod:`bids_msseg.trainer.process_group`) instead do the tasks together, one by one.
-    """
+    """Run tasks in ``jobs`` processes, each after those that it needs; a group runs one by one."""
     if rank_and_size()[1] > 1:
         _run_together(tasks, work, on_done)
         return
@@ -76,11 +71,7 @@ def run_in_order(
 
 @contextmanager
 def terminate_workers_on_error(pool: ProcessPoolExecutor) -> Iterator[None]:
-    """Terminate the workers of a pool if the context ends with an error.
-
-    Otherwise the pool would wait for all submitted work. Its processes must be started within the
-    context.
-    """
+    """Terminate, after an error, workers started in the context, instead of waiting for them."""
     existing = multiprocessing.active_children()
     try:
         yield
@@ -115,10 +106,7 @@ def _ready(tasks: Mapping[str, Task], done: set[str], running: set[str]) -> list
 
 @contextmanager
 def _quiet_allocator() -> Iterator[None]:
-    """Let worker processes keep freed memory, because returning it slows training.
-
-    Returning it to the system would cost a sixth of a training step.
-    """
+    """Let worker processes keep freed memory: returning it costs a sixth of a training step."""
     settings = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "99999999999"}
     added = [name for name in settings if name not in os.environ]
     os.environ.update({name: settings[name] for name in added})

@@ -1,7 +1,4 @@
-"""Orderly stop: SIGTERM and SIGINT are delayed until the work is saved.
-
-A cluster sends SIGTERM at the end of a job's time, some seconds before it kills the job.
-"""
+"""Orderly stop: SIGTERM and SIGINT are delayed until the work is saved."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from typing import Any, Final
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 SECOND_SIGINT_S: Final = 2.0
-"""A launcher hands on a signal that its processes got already; people take longer, s."""
+"""Time in s within which a second SIGINT is the launcher's copy of the first."""
 
 
 class StopRequest:
@@ -47,7 +44,7 @@ class StopRequest:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._owner:
-            # a forked loader lives and dies with the process that it serves
+            # a forked loader ignores SIGINT: its parent process ends it
             if number == signal.SIGTERM:
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
@@ -55,19 +52,14 @@ class StopRequest:
         if not self.requested:
             self.number, self._received_at = number, time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self._received_at > SECOND_SIGINT_S:
-            # whoever presses Ctrl-C once more does not want to wait
+            # a second Ctrl-C of the user ends the process at once
             signal.signal(number, self._previous[number])
             signal.raise_signal(number)
 
 
 @contextmanager
 def stopping() -> Iterator[StopRequest]:
-    """Delay SIGTERM and SIGINT while the context is open.
-
-    Check the yielded request between steps. The signal takes its usual effect when the context
-    ends; a second SIGINT more than 2 s later takes effect at once. Outside the main thread no
-    signal is delayed.
-    """
+    """Delay SIGTERM and SIGINT to the end of the context; check the request between steps."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

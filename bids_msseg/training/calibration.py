@@ -33,16 +33,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class HeldOutData:
-    """Lesion loads, lesions and image measures of the labelled visits of a training.
+    """Lesion loads, lesions and image measures of the labelled visits of a training."""
 
-    ``visits`` are those predicted by networks that had not seen the patient, in the order of
-    ``loads``. ``measures`` describe the images of every labelled visit, predicted or not.
-    """
-
-    visits: tuple[str, ...]
-    loads: tuple[LoadCase, ...]
+    visits: tuple[str, ...]  # with a prediction of networks that had not seen the patient
+    loads: tuple[LoadCase, ...]  # of these visits
     lesions: tuple[LesionCase, ...]
-    measures: tuple[Measures, ...]
+    measures: tuple[Measures, ...]  # of every labelled visit, predicted or not
 
     def calibration(self) -> Calibration:
         """Fit models on all patients; assess each patient by models fitted without it."""
@@ -66,10 +62,7 @@ class HeldOutData:
 
 
 def collect_held_out(folder: Path, files: Sequence[LabelledFiles]) -> HeldOutData:
-    """Collect held-out predictions from the output folder of a finished ``msseg-train``.
-
-    It reads ``cohort/`` and ``predictions/``.
-    """
+    """Collect held-out predictions from the output folder of a finished ``msseg-train``."""
     visits, loads, lesions = [], [], []
     for item in files:
         stem = _prediction_stem(folder, item)
@@ -91,10 +84,7 @@ def collect_held_out(folder: Path, files: Sequence[LabelledFiles]) -> HeldOutDat
 
 
 def measure_labelled(folder: Path, item: LabelledFiles) -> dict[str, float]:
-    """Measure the images of a visit as the check of the input images does.
-
-    ``folder`` is the output folder of ``msseg-train``.
-    """
+    """Measure the images of a visit as the check of the input images does."""
     from bids_msseg.training.data.visits import load_visit
 
     visit = load_visit(folder / "cohort" / f"{item.visit.key}.npz")
@@ -114,16 +104,13 @@ def calibrate(
     *,
     start: Path | None = None,
 ) -> Calibration:
-    """Write ``<name>.calibration.json`` beside the weights of a finished training.
-
-    ``start`` are the weights that the training started from; the image measures of their training
-    visits are included, because the networks have seen those too.
-    """
+    """Write ``<name>.calibration.json`` beside the weights of a finished training."""
     from bids_msseg.models.weights import read_header
 
     header = read_header(weights)
     calibration = collect_held_out(folder, files).calibration()
     if start is not None:
+        # the networks have also seen the training visits of the starting weights
         before = read_calibration(start, read_header(start).sha256).training or TrainingVisits()
         new = calibration.training or TrainingVisits()
         calibration = replace(calibration, training=TrainingVisits(before.measures + new.measures))

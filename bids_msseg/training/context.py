@@ -14,19 +14,14 @@ from bids_msseg.training.start import StartingNetworks, read_start
 
 @dataclass(frozen=True, slots=True)
 class TrainingContext:
-    """Folder, split, starting weights, engine and recipe of a training.
+    """Folder, split, starting weights, engine and recipe of a training."""
 
-    ``folder`` holds ``cohort/`` and receives all other results. ``seen`` is true if the starting
-    cascade was trained on one of the visits. Without ``label_maps`` there are no synthetic images,
-    without ``lesion_bank`` no painted lesions.
-    """
-
-    folder: Path
+    folder: Path  # holds ``cohort/`` and receives all other results
     split: Split
     start: Path
-    seen: bool
-    label_maps: Path | None
-    lesion_bank: Path | None
+    seen: bool  # whether the starting cascade was trained on one of the visits
+    label_maps: Path | None  # None: no synthetic images
+    lesion_bank: Path | None  # None: no painted lesions
     engine: Engine
     recipe: CascadeRecipe
 

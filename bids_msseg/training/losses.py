@@ -15,14 +15,11 @@ SMOOTH = 10.0
 ANATOMY_WEIGHT = 0.5
 FOCAL_WEIGHT = 4.0
 PARTIAL_LABEL_MIN_SUM = 1.5
-"""Shares of a voxel that add up to more name several possible classes."""
+"""Sum of the shares of a voxel above which it has several possible classes."""
 
 
 def lesion_loss(logits: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cross-entropy plus soft Dice loss over the batch, and the Dice.
-
-    Tensors have shape (N, 1, X, Y, Z); ``share`` is the lesion fraction of each voxel, 0 to 1.
-    """
+    """Return cross-entropy plus soft Dice loss of lesion shares (N, 1, X, Y, Z), and the Dice."""
     probability = torch.sigmoid(logits)
     overlap = 2 * (probability * share).sum() + SMOOTH
     dice = overlap / (probability.sum() + share.sum() + SMOOTH)
@@ -32,9 +29,7 @@ def lesion_loss(logits: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
 def anatomy_loss(logits: Tensor, shares: Tensor) -> Tensor:
     """Return cross-entropy over known voxels plus soft Dice loss over full labels.
 
-    Tensors have shape (N, classes, X, Y, Z). The shares of a voxel sum to 1 (full label), are 1
-    for each possible class (partial label; the loss is that of their summed probability), or are
-    zeros (unknown). The loss is 0 where nothing is known.
+    Shares (N, classes, X, Y, Z) of a voxel sum to 1, are 1 for each possible class, or 0: unknown.
     """
     total = shares.sum(1)
     labelled = total > 0
@@ -69,18 +64,14 @@ def _anatomy_dice_loss(logits: Tensor, shares: Tensor, labelled: Tensor) -> Tens
 def refinement_loss(
     voxels: Tensor, lesion: Tensor, candidate: Tensor, share: Tensor, real: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss of CNN-2 over voxels and whole candidates, and the voxel Dice.
-
-    It sums cross-entropy and soft Dice loss over the voxels of the candidate and a focal loss (Lin
-    et al. 2017, arXiv 1708.02002, gamma 2) on whether it is a lesion. ``lesion`` and ``real`` have
-    shape (N,), the others (N, 1, X, Y, Z).
-    """
+    """Return the loss of CNN-2 over voxels (N, 1, X, Y, Z) and candidates (N,), and voxel Dice."""
     weight = candidate / candidate.sum().clamp_min(1.0)
     entropy = F.binary_cross_entropy_with_logits(voxels, share, reduction="none")
     probability = torch.sigmoid(voxels) * candidate
     inside = share * candidate
     dice = (2 * (probability * inside).sum() + 1) / (probability.sum() + inside.sum() + 1)
     lesion_entropy = F.binary_cross_entropy_with_logits(lesion, real, reduction="none")
+    # Lin et al. 2017, arXiv 1708.02002, gamma 2
     focal = ((1 - torch.exp(-lesion_entropy)) ** 2 * lesion_entropy).mean()
     return (entropy * weight).sum() + 1 - dice + FOCAL_WEIGHT * focal, dice
 

@@ -30,15 +30,11 @@ def model_card(
     target: Path,
     digest: str,
     validation: Validation,
-    pairs: Sequence[Pair],
+    pairs: Sequence[Pair],  # empty if the training did not start from a whole cascade
     *,
     points_chosen: bool,
 ) -> str:
-    """Return the model card of trained weights in Markdown.
-
-    ``digest`` is the SHA-256 of ``target``. ``pairs`` is empty if the training did not start from
-    a whole cascade. ``points_chosen`` is true if operating points were chosen on held-out visits.
-    """
+    """Return the model card of trained weights in Markdown; ``digest`` is their SHA-256."""
     held_out = (
         "Each visit was segmented by networks that had not seen its patient. "
         "The operating point is that of\nthe starting weights."
@@ -62,7 +58,7 @@ def model_card(
 - recipe: {_settings_text(asdict(context.recipe))}
 - operating point: {_settings_text(asdict(validation.points[None]))}
 - intended use: white-matter lesions of multiple sclerosis on FLAIR, with T1w and T2w where they
-  exist; research use, not for diagnosis
+  exist; for research use only, not for diagnostic use
 
 ## Folds
 
@@ -104,10 +100,7 @@ def _format_number(value: float) -> str:
 
 
 def describe_data(bids_dir: Path, files: Sequence[LabelledFiles]) -> str:
-    """Return Markdown on the training data: patients by site, dataset and software.
-
-    Name, licence, authors and DOI come from ``dataset_description.json`` in ``bids_dir``.
-    """
+    """Return Markdown on the training data: patients by site, dataset and software."""
     participants: dict[str, set[str]] = {}
     for item in files:
         participants.setdefault(item.site, set()).add(item.visit.participant)

@@ -1,4 +1,4 @@
-"""Setting up and reopening the output folder of a training: inputs, folds, starting weights."""
+"""Setting up the output folder of a training: inputs, folds, starting weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_msseg.bids.files import plain, write_atomic, write_json, write_tsv
 from bids_msseg.calibration import calibration_path
-from bids_msseg.errors import DataError, NoInputError, UsageError
+from bids_msseg.errors import UsageError
 from bids_msseg.evaluation.comparison import NO, in_initial_training_data
 from bids_msseg.training.data.cohort_cache import digest, prepare_cohort, read_images
 from bids_msseg.training.data.folds import Split, count_people, deal_folds, read_split
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("bids_msseg")
 START = "start"
-WEIGHTS_SUFFIXES = (".safetensors", ".pt")
 
 
 def open_context(
@@ -35,9 +34,7 @@ def open_context(
 ) -> TrainingContext:
     """Prepare visits and label maps, assign the folds and store the plan of a training.
 
-    Raises UsageError if the folder holds another training or a test fold does not exist,
-    NoInputError if label maps or the lesion bank are missing, DataError if the starting weights,
-    label maps or lesion bank cannot be used.
+    Raises UsageError if the folder holds another training or a test fold does not exist.
     """
     from bids_msseg.models.engine import Engine
     from bids_msseg.training.context import TrainingContext
@@ -103,38 +100,6 @@ def copy_start_weights(start: Path, out: Path) -> Path:
     return folder / start.name
 
 
-def open_training(folder: Path, *, device: str = "cpu") -> TrainingContext:
-    """Open the output folder of ``msseg-train`` for reading.
-
-    Raises NoInputError if there is no training, DataError if its plan cannot be read.
-    """
-    from bids_msseg.models.engine import choose_engine
-    from bids_msseg.training.context import TrainingContext
-    from bids_msseg.training.recipe import make_cascade_recipe
-
-    path = folder / "training.json"
-    starts = [
-        weights
-        for suffix in WEIGHTS_SUFFIXES
-        for weights in sorted(folder.glob(f"{START}/*{suffix}"))
-    ]
-    if not path.is_file() or not starts:
-        raise NoInputError(
-            f"{folder} does not hold the output of msseg-train",
-            hint="pass the output folder of msseg-train",
-        )
-    try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-        split = Split(tuple(tuple(map(str, names)) for names in plan["split"]))
-        recipe, seen = make_cascade_recipe(plan["recipe"]), bool(plan["seen"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, UsageError) as error:
-        raise DataError(
-            f"cannot read {path}: {error}", hint="run msseg-train again to recreate it"
-        ) from error
-    engine = choose_engine(device)
-    return TrainingContext(folder, split, starts[0], seen, None, None, engine, recipe)
-
-
 def _make_split(
     options: argparse.Namespace,
     recipe: CascadeRecipe,
@@ -165,18 +130,14 @@ def seen_visits(
 
 
 def store_plan(out: Path, split: Split, plan: Mapping[str, Any]) -> None:
-    """Write ``training.json`` and ``splits.tsv``; refuse to change an existing plan.
-
-    ``plan`` holds all that determines the result besides the split. Raises UsageError if the
-    folder holds a training with other visits or another recipe: its networks may have seen test
-    patients of this split.
-    """
+    """Write ``training.json`` and ``splits.tsv``; refuse to change an existing plan."""
     path = out / "training.json"
     current = plain({**plan, "split": split.folds})
     if path.is_file():
         stored = json.loads(path.read_text(encoding="utf-8"))
         changed = [key for key in {**current, **stored} if stored.get(key) != current.get(key)]
         if changed:
+            # the networks of another plan may have seen test patients of this split
             raise UsageError(
                 f"{path.parent} holds a training run with another {' and another '.join(changed)}",
                 hint="use another output_dir, or the same visits and recipe as before",

@@ -20,20 +20,17 @@ PEAKS = (0.0, 0.5, 0.7, 0.85)
 FINALISTS = 3
 """Weights whose thresholds are compared by lesion F1, too."""
 DETECTION_WEIGHT = 0.5
-"""Of lesion F1 beside Dice: a mask is to be right in volume and in count."""
+"""Weight of lesion F1 relative to Dice."""
 MIN_VOLUME_MM3 = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutVisit:
-    """Ground truth and network output of a visit that the networks have not seen.
-
-    ``lesion`` is the probability of CNN-1 on the 1 mm grid (X, Y, Z).
-    """
+    """Ground truth and network output of a visit that the networks have not seen."""
 
     name: str
     site: str
-    lesion: Array
+    lesion: Array  # probability of CNN-1 at 1 mm (X, Y, Z)
     refinement: Refinement
     truth: NDArray[np.bool_]
 
@@ -45,14 +42,11 @@ class HeldOutVisit:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Agreement of a mask with the ground truth at 1 mm.
-
-    ``false`` is the number of components that touch no lesion.
-    """
+    """Agreement of a mask with the ground truth at 1 mm."""
 
     dice: float
     lesion_f1: float
-    false: int
+    false: int  # components that touch no lesion
 
     @property
     def value(self) -> float:
@@ -77,12 +71,7 @@ def measure(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Agreement:
 
 
 class PointChooser:
-    """Choice of operating points on held-out visits; every measurement is cached.
-
-    It finds the fusion weights with the best Dice at any threshold, then chooses among these the
-    weights and thresholds by Dice and lesion F1. Means are over visits, then participants, then
-    sites. ``candidate_threshold`` is that of the refinements.
-    """
+    """Choice of fusion weights by the best Dice, then of thresholds by Dice and lesion F1."""
 
     def __init__(self, visits: Sequence[HeldOutVisit], candidate_threshold: float) -> None:
         self.visits = tuple(visits)

@@ -1,9 +1,7 @@
 """Training of a cascade on labelled patients, from networks that have not seen them.
 
-For each test fold, and once for the release, CNN-1 is fine-tuned on the other visits and CNN-2 is
-trained on the candidates that the starting CNN-1 found in them. The starting CNN-1 has seen none
-of the visits, so no inner folds are needed: no trained network has seen a held-out visit. Every
-stage is finished, can be resumed, or waits for another.
+CNN-2 is trained on candidates of the starting CNN-1, which has seen none of the visits, so that no
+inner folds are needed.
 """
 
 from __future__ import annotations
@@ -47,16 +45,12 @@ RELEASE = "release"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage of a training and the names of the stages that it needs.
-
-    ``kind`` is ``unseen``, ``candidate``, ``refinement`` or ``held-out``. ``fold`` is the test
-    fold that stays unseen, None for the release. ``visit`` is set for ``unseen`` and ``held-out``.
-    """
+    """One stage of a training and the names of the stages that it needs."""
 
     name: str
-    kind: str
-    fold: int | None = None
-    visit: str = ""
+    kind: str  # unseen, candidate, refinement or held-out
+    fold: int | None = None  # test fold that stays unseen, None for the release
+    visit: str = ""  # of unseen and held-out
     needs: tuple[str, ...] = ()
 
     @property
@@ -66,31 +60,14 @@ class Stage:
 
 
 def network_name(kind: str, test: int | None) -> str:
-    """Name the checkpoint of a network by the test fold that it has not seen.
-
-    None stands for the release, which has seen all folds.
-
-    Examples
-    --------
-    >>> network_name("candidate", 2), network_name("refinement", None)
-    ('candidate-without-2', 'refinement-release')
-    """
+    """Name the checkpoint of a network by the test fold that it has not seen (None: release)."""
     return f"{kind}-{RELEASE}" if test is None else f"{kind}-without-{test}"
 
 
 def plan_stages(
     split: Split, tests: Sequence[int] | None = None, *, release: bool = True
 ) -> tuple[Stage, ...]:
-    """List the stages of a training, each after those that it needs.
-
-    ``tests`` are the test folds, all by default; with a single fold no patient is held out.
-    ``release`` adds the networks that are trained on every visit.
-
-    Examples
-    --------
-    >>> [stage.name for stage in plan_stages(Split((("a",),)))]
-    ['unseen-a', 'candidate-release', 'refinement-release']
-    """
+    """List the stages of a training, each after those that it needs; all folds are test folds."""
     members = split.members(split.everything)
     stages = [Stage(f"unseen-{name}", "unseen", visit=name) for name in members]
     held = held_out_folds(split) if tests is None else tuple(tests)
@@ -178,10 +155,7 @@ def read_unseen(context: TrainingContext, name: str) -> Prediction:
 
 
 def read_refined(folder: Path, name: str) -> tuple[Array, Refinement]:
-    """Read CNN-1's probability and CNN-2's output from ``held-out/`` or ``unseen/``.
-
-    Raises DataError if the file holds no output of CNN-2.
-    """
+    """Read CNN-1's probability and CNN-2's output; raises DataError without the latter."""
     prediction, refinement = read_output(folder / f"{name}.npz")
     if refinement is None:
         raise DataError(
@@ -255,10 +229,7 @@ def place_lesions(context: TrainingContext, name: str) -> None:
 
 
 def train_refinement(context: TrainingContext, test: int | None) -> None:
-    """Train CNN-2 on the starting CNN-1's candidates outside a test fold, or resume it.
-
-    If there are no candidates, nothing is trained; see :func:`refinement_net`.
-    """
+    """Train CNN-2 on the starting CNN-1's candidates, if any, outside a test fold, or resume."""
     stage, recipe = network_name("refinement", test), context.recipe
     if is_finished(context.checkpoint(stage), recipe.refinement):
         return

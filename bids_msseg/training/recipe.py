@@ -21,36 +21,29 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, slots=True)
 class CascadeRecipe:
-    """Settings that determine the result of a training, besides the data.
-
-    Up to ``folds`` participants are held out one by one. ``real_share`` of the sub-images show
-    labelled visits, the others are synthetic if there are label maps. ``painted_sets`` is per
-    visit. ``size`` is in voxels of 1 mm. Network shapes apply to fresh weights only.
-    """
+    """Settings of a training; defaults are ``training/cascade-5.yaml`` with fewer steps."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     seed: Integer = 7
-    folds: Annotated[Integer, Field(ge=2)] = 5
+    folds: Annotated[Integer, Field(ge=2)] = 5  # at most one per participant
     candidate: FitPlan = field(
-        default_factory=lambda: FitPlan(steps=1000, learning_rate=1e-3, ema=0.995)
+        default_factory=lambda: FitPlan(steps=400, learning_rate=1e-3, ema=0.995)
     )
     refinement: FitPlan = field(
-        default_factory=lambda: FitPlan(steps=600, batch=16, learning_rate=1.5e-3)
+        default_factory=lambda: FitPlan(steps=250, batch=16, learning_rate=1.5e-3)
     )
-    real_share: Share = 0.6
+    real_share: Share = 0.6  # of sub-images of labelled visits; the others are synthetic
     paint_chance: Share = 0.4
-    painted_sets: Count = 12
+    painted_sets: Count = 12  # per visit
     candidate_threshold: Share = 0.1
-    size: Annotated[Integer, Field(ge=32, multiple_of=16)] = 96
+    size: Annotated[Integer, Field(ge=32, multiple_of=16)] = 96  # voxels of 1 mm
+    # shapes of networks without starting weights
     candidate_net: LesionAnatomyConfig = field(default_factory=LesionAnatomyConfig)
     refinement_net: LesionRefinementConfig = field(default_factory=LesionRefinementConfig)
 
 
 def read_recipe(path: Path | None) -> CascadeRecipe:
-    """Read a recipe file; return the default recipe for None.
-
-    Raises UsageError if the file cannot be read, or has unknown keys or invalid values.
-    """
+    """Read a recipe file (UsageError if it is invalid); return the default recipe for None."""
     if path is None:
         return CascadeRecipe()
     known = [name for name in asdict(CascadeRecipe()) if name not in SHAPES]
@@ -58,10 +51,7 @@ def read_recipe(path: Path | None) -> CascadeRecipe:
 
 
 def read_yaml(path: Path, known: Collection[str]) -> dict[str, Any]:
-    """Read a YAML mapping that may have only the keys in ``known``.
-
-    Raises UsageError if the file cannot be read or has unknown keys.
-    """
+    """Read a YAML mapping; raises UsageError if it is unreadable or has keys not in ``known``."""
     import yaml
 
     try:
@@ -82,10 +72,7 @@ def read_yaml(path: Path, known: Collection[str]) -> dict[str, Any]:
 
 
 def make_cascade_recipe(settings: Mapping[str, Any]) -> CascadeRecipe:
-    """Apply the settings of a YAML file to the default recipe.
-
-    Raises UsageError if a setting is unknown or its value is invalid.
-    """
+    """Apply settings to the default recipe; raises UsageError if one is unknown or invalid."""
     usual = asdict(CascadeRecipe())
     changes = {key: _over(usual.get(key), value) for key, value in settings.items()}
     try:

@@ -20,16 +20,12 @@ def write_cascade(
     point: CascadePoint,
     notes: Mapping[str, Any],
 ) -> str:
-    """Write the trained networks as one weights file and return its SHA-256.
-
-    All stages must be finished. ``test`` is the fold that the networks have not seen, None for the
-    release. A pretrained CNN-1 is included if there was one, so that a later training can hold out
-    patients of this one. The stem of ``target`` names the weights.
-    """
+    """Write the networks that have not seen a test fold (None: release); return the SHA-256."""
     return save_cascade(
         target,
         [candidate_net(context, test)],
         refinement_net(context, test),
+        # a later training needs it to hold out patients of this one
         unseen=context.networks().pretrained,
         name=target.stem,
         version=__version__,

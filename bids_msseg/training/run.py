@@ -26,7 +26,9 @@ from bids_msseg.training.validation import MIN_FOLDS, validate
 
 if TYPE_CHECKING:
     from bids_msseg.evaluation.labels import LabelledFiles
+    from bids_msseg.trainer.log_watch import ExpectedTime
     from bids_msseg.training.context import TrainingContext
+    from bids_msseg.training.protocol import Stage
     from bids_msseg.training.recipe import CascadeRecipe
 
 LOGGER = logging.getLogger("bids_msseg")
@@ -39,12 +41,10 @@ def train_cascade(
     recipe: CascadeRecipe,
     files: Sequence[LabelledFiles],
 ) -> Path | None:
-    """Train and evaluate the cascade, write the weights and return their path.
-
-    ``options`` are those of ``msseg-train``. Returns None if only test folds were asked for.
-    """
+    """Train and evaluate the cascade; return the path of its weights, None for test folds only."""
     from bids_msseg.models.engine import choose_engine
-    from bids_msseg.trainer.process_group import rank_zero_first
+    from bids_msseg.trainer.log_watch import show_progress
+    from bids_msseg.trainer.process_group import rank_and_size, rank_zero_first
     from bids_msseg.trainer.schedule import run_in_order
     from bids_msseg.training.protocol import held_out_folds, plan_stages, run_stage
 
@@ -55,14 +55,40 @@ def train_cascade(
     )
     tests = tuple(sorted(set(options.test_folds))) or held_out_folds(context.split)
     LOGGER.info("training on %d visits, %d test folds", len(files), len(tests))
-    run_in_order(
-        plan_stages(context.split, tests, release=not options.test_folds),
-        partial(run_stage, context),
-        jobs=options.jobs,
-        threads=options.threads,
-        on_done=lambda name: LOGGER.info("finished %s", name),
-    )
+    stages = plan_stages(context.split, tests, release=not options.test_folds)
+    rank, size = rank_and_size()
+    expected = _expected_time(context, stages, 1 if size > 1 else options.jobs)
+    with show_progress(context.folder / "logs", enabled=rank == 0, expected=expected):
+        run_in_order(
+            stages,
+            partial(run_stage, context),
+            jobs=options.jobs,
+            threads=options.threads,
+            on_done=lambda name: LOGGER.info("finished %s", name),
+        )
     return rank_zero_first(lambda: _finish(options, context, files, tests))
+
+
+def _expected_time(context: TrainingContext, stages: Sequence[Stage], jobs: int) -> ExpectedTime:
+    """Log the steps that the networks still need, and prepare an estimate of their time."""
+    from bids_msseg.trainer.fit import REPORT_STEPS, finished_steps
+    from bids_msseg.trainer.log_watch import ExpectedTime
+
+    plans = {"candidate": context.recipe.candidate, "refinement": context.recipe.refinement}
+    steps = {
+        stage.name: plans[stage.kind].steps - finished_steps(context.checkpoint(stage.name))
+        for stage in stages
+        if stage.trains
+    }
+    if any(steps.values()):
+        LOGGER.info(
+            "%d networks need %d training steps; the expected time follows after the first %d "
+            "steps of each kind of network",
+            sum(map(bool, steps.values())),
+            sum(steps.values()),
+            REPORT_STEPS,
+        )
+    return ExpectedTime(steps, jobs)
 
 
 def _finish(

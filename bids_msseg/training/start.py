@@ -28,31 +28,25 @@ TRAINED_ON, SYNTHETIC_IMAGES = "trained_on", "synthetic images"
 
 @dataclass(frozen=True, slots=True)
 class StartingNetworks:
-    """Networks from which a training starts.
-
-    ``unseen`` is the CNN-1 that finds candidates for CNN-2; it has seen no labelled visit.
-    ``refinement`` is None for fresh weights. ``pretrained`` is a CNN-1 that has seen only
-    synthetic images. ``notes`` describe how a cascade was trained; empty for a pretrained CNN-1.
-    """
+    """Networks from which a training starts."""
 
     name: str
     sha256: str
     candidate: LesionAnatomyNet
-    unseen: LesionAnatomyNet
-    refinement: LesionRefinementNet | None
-    pretrained: LesionAnatomyNet | None
+    unseen: LesionAnatomyNet  # finds candidates for CNN-2; has seen no labelled visit
+    refinement: LesionRefinementNet | None  # None for fresh weights
+    pretrained: LesionAnatomyNet | None  # CNN-1 that has seen only synthetic images
     point: CascadePoint = field(default_factory=CascadePoint)
+    # how a cascade was trained; empty for a pretrained CNN-1
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_start(
     path: Path, shape: LesionAnatomyConfig | None = None, *, seen: bool = False
 ) -> StartingNetworks:
-    """Read the networks that a training starts from.
+    """Read a cascade (``.safetensors``) or a pretrained CNN-1 (``.pt``) of the given shape.
 
-    It reads a cascade (``.safetensors``) or a pretrained CNN-1 (``.pt``) of the given shape. If
-    the cascade has ``seen`` a labelled visit, only its pretrained CNN-1 is used, with a fresh
-    CNN-2. Raises DataError if the weights cannot be used or lack that CNN-1.
+    Uses only the pretrained CNN-1 of a cascade that has ``seen`` a visit; DataError without it.
     """
     if path.suffix == ".pt":
         net = _load_pretrained(path, shape)
@@ -83,11 +77,7 @@ def read_start(
 
 
 def write_pretrained(checkpoint: Path, target: Path) -> None:
-    """Write the running mean of a pretraining to a ``.pt`` file in half precision.
-
-    The checkpoint is that of :mod:`bids_msseg.training.pretrain`. The file is marked as trained on
-    synthetic images.
-    """
+    """Write the running mean of a pretraining to a ``.pt`` file in half precision."""
     weights = {name: value.half() for name, value in read_network_weights(checkpoint).items()}
     with open_alone(target) as stream:
         torch.save({TRAINED_ON: SYNTHETIC_IMAGES, "average": weights}, stream)

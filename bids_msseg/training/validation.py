@@ -1,8 +1,7 @@
 """Scores of held-out patients, and choice of operating points on them.
 
-Every visit of a test fold is segmented by networks that have not seen its patient. Its operating
-point is chosen on the visits of the other test folds, each as segmented by networks that had not
-seen that visit's patient, but had seen the patients of the test fold.
+The operating point of a test fold is chosen on the visits of the other test folds, whose networks
+had not seen the visit's own patient, but had seen the patients of the test fold.
 """
 
 from __future__ import annotations
@@ -11,13 +10,11 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bids_msseg.bids.files import write_json, write_tsv
-from bids_msseg.errors import DataError
 from bids_msseg.evaluation.comparison import Pair
 from bids_msseg.evaluation.scoring import (
     COLUMNS,
@@ -43,20 +40,13 @@ MIN_FOLDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Scores of held-out patients, and the operating point of each test fold.
-
-    Methods are ``candidate net``, ``cascade`` and, if the training started from a whole cascade,
-    ``before``. In ``points`` the key None is the release.
-    """
+    """Scores of held-out patients, and the operating point of each test fold (None: release)."""
 
     scores: tuple[Score, ...]
     points: Mapping[int | None, CascadePoint]
 
     def pairs(self, in_initial_training: Mapping[str, str]) -> list[Pair]:
-        """Pair the scores of every visit before and after training.
-
-        Returns an empty list if there are no scores before training.
-        """
+        """Pair the scores of every visit before and after training, if there are any before."""
         by_key = {(record.visit, record.method): record for record in self.scores}
         return [
             Pair(by_key[visit, BEFORE], by_key.get((visit, CASCADE)), in_initial_training[visit])
@@ -117,10 +107,7 @@ def _score(
 def choose_points(
     context: TrainingContext, tests: Sequence[int]
 ) -> dict[int | None, CascadePoint]:
-    """Choose the operating point of each test fold on the others, and of the release on all.
-
-    With fewer than three test folds it stays that of the starting networks.
-    """
+    """Choose the operating point of each test fold on the others, and of the release on all."""
     from bids_msseg.training.operating_point import HeldOutVisit, PointChooser
     from bids_msseg.training.protocol import read_refined
 
@@ -149,20 +136,3 @@ def _store_points(
     stored |= {"release" if t is None else str(t): asdict(point) for t, point in points.items()}
     write_json(path, stored)
     return points
-
-
-def read_point(folder: Path, test: int) -> CascadePoint:
-    """Read the operating point of a test fold.
-
-    Raises DataError if the training has none.
-    """
-    from bids_msseg.models.weights import CascadePoint
-
-    path = folder / "points.json"
-    try:
-        return CascadePoint(**json.loads(path.read_text(encoding="utf-8"))[str(test)])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(
-            f"cannot read fold {test} in {path}: {error}",
-            hint="run msseg-train again to recreate it",
-        ) from error

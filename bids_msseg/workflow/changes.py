@@ -22,7 +22,7 @@ from bids_msseg.bids.record import (
     write_record,
 )
 from bids_msseg.lesions.longitudinal.rows import ChangeRule
-from bids_msseg.nodes.changes import CompareVisits, PairDelivery
+from bids_msseg.nodes.changes import CompareVisits, PairContext
 from bids_msseg.nodes.publish_changes import PublishChanges
 from bids_msseg.reports.text import without_folders
 from bids_msseg.workflow.execution import Execution
@@ -35,35 +35,27 @@ _GATHERED = ("result", "codes", "transform")
 
 @dataclass(frozen=True, slots=True)
 class ChangeOutcome:
-    """Result of comparing the visits of one participant.
-
-    ``pairs`` counts the pairs that were compared or, after a failure, the pairs to compare. Pairs
-    that could not be aligned do not count.
-    """
+    """Result of comparing the visits of one participant."""
 
     participant: str
-    pairs: int
+    pairs: int  # compared or, after a failure, to compare; without those that were not aligned
     failure: Failure | None = None
 
 
 def init_changes_wf(
-    deliveries: Sequence[PairDelivery], *, seed: int = 0, threads: int = 1
+    contexts: Sequence[PairContext], *, seed: int = 0, threads: int = 1
 ) -> Workflow:
-    """Build the workflow that compares the visits of one participant.
-
-    Expects at least one delivery, in visit order. ``threads`` is per node. The nodes are
-    ``compare_<number>`` and ``publish``.
-    """
-    participant = deliveries[0].pair.later.participant.replace("+", "_plus_")
+    """Build the workflow that compares the visits of one participant, in visit order."""
+    participant = contexts[0].pair.later.participant.replace("+", "_plus_")
     workflow = Workflow(f"sub_{participant}_changes")
     compared = []
-    for number, delivery in enumerate(deliveries, start=1):
+    for number, context in enumerate(contexts, start=1):
         step = CompareVisits(
-            delivery=delivery, fingerprint=delivery.fingerprint, seed=seed, threads=threads
+            context=context, fingerprint=context.fingerprint, seed=seed, threads=threads
         )
         compared.append(Node(step, name=f"compare_{number}", mem_gb=2.0, n_procs=threads))
     last = PublishChanges(
-        deliveries=list(deliveries), fingerprints=[delivery.fingerprint for delivery in deliveries]
+        contexts=list(contexts), fingerprints=[context.fingerprint for context in contexts]
     )
     publish = Node(last, name="publish", mem_gb=0.5)
     for what in _GATHERED:
@@ -94,26 +86,21 @@ def compare_participants(
     bids_dir: Path | None = None,
     session_order: Sequence[str] = (),
 ) -> list[ChangeOutcome]:
-    """Compare the finished visits of participants where this has not been done.
-
-    Needs two finished visits in known order whose sessions are in ``bids_dir``; removes results of
-    obsolete pairs. The records of the later visits say why a comparison failed. Visits that cannot
-    be aligned are not a failure.
-    """
-    todo: dict[str, list[PairDelivery]] = {}
+    """Compare the finished visits of participants where needed; remove obsolete results."""
+    todo: dict[str, list[PairContext]] = {}
     names = tuple(dict.fromkeys(participants))
     records_by_name = read_records_of(execution.out_dir, names)
     for participant in names:
         records = records_by_name.get(participant, ())
         order = _order(bids_dir, participant, records, session_order)
         records = _record_order(execution.out_dir, records, participant, order)
-        deliveries = [
-            PairDelivery(execution.out_dir, pair, rule or ChangeRule(), versions or {})
+        contexts = [
+            PairContext(execution.out_dir, pair, rule or ChangeRule(), versions or {})
             for pair in pairs_of(record for record in records if record.visit_number is not None)
         ]
-        _remove_obsolete(execution.out_dir, records, deliveries)
-        if not all(_is_compared(delivery) for delivery in deliveries):
-            todo[f"sub-{participant}"] = deliveries
+        _remove_obsolete(execution.out_dir, records, contexts)
+        if not all(_is_compared(context) for context in contexts):
+            todo[f"sub-{participant}"] = contexts
     outcomes: list[ChangeOutcome] = []
     for group in _chunks(list(todo), execution.chunk):
         workflows = {key: init_changes_wf(todo[key], seed=seed, threads=threads) for key in group}
@@ -142,10 +129,7 @@ def _order(
 
 
 def _is_in_dataset(bids_dir: Path | None, record: VisitRecord) -> bool:
-    """Return whether the session exists.
-
-    The record of a session that was renamed or removed stays in OUT.
-    """
+    """Return whether the session exists; records of removed sessions stay in OUT."""
     if bids_dir is None:
         return True
     return (bids_dir / f"sub-{record.participant}" / f"ses-{record.session}").is_dir()
@@ -159,7 +143,7 @@ def _record_order(
     changed = [new for old, new in zip(records, updated, strict=True) if new != old]
     for record in changed:
         stored = read_record(out_dir, record.participant, record.session)
-        # another run may be at work on a visit that this one did not ask for
+        # another run may be processing a visit that this run did not select
         if stored and (stored.status, stored.fingerprint) == (record.status, record.fingerprint):
             write_record(out_dir, record)
     if changed and len(order.sessions) > 1:
@@ -179,34 +163,34 @@ def _chunks(keys: list[str], size: int) -> list[list[str]]:
     return [keys[start : start + size] for start in range(0, len(keys), size)]
 
 
-def _later_record(delivery: PairDelivery) -> VisitRecord | None:
-    later = delivery.pair.later
-    return read_record(delivery.out_dir, later.participant, later.session)
+def _later_record(context: PairContext) -> VisitRecord | None:
+    later = context.pair.later
+    return read_record(context.out_dir, later.participant, later.session)
 
 
-def _is_compared(delivery: PairDelivery) -> bool:
+def _is_compared(context: PairContext) -> bool:
     """Return whether OUT holds all files of a comparison, or of a failed attempt."""
-    later = delivery.pair.later
-    record = _later_record(delivery)
-    if record is None or record.changes.get("fingerprint") != delivery.fingerprint:
+    later = context.pair.later
+    record = _later_record(context)
+    if record is None or record.changes.get("fingerprint") != context.fingerprint:
         return False
-    files = delivery.files.figures[1:] if record.changes.get("failed") else delivery.files.all
-    tables = [changes_path(delivery.out_dir, later.participant, e) for e in (".tsv", ".json")]
+    files = context.files.figures[1:] if record.changes.get("failed") else context.files.all
+    tables = [changes_path(context.out_dir, later.participant, e) for e in (".tsv", ".json")]
     return all(path.is_file() for path in (*files, *tables))
 
 
 def _remove_obsolete(
-    out_dir: Path, records: Sequence[VisitRecord], deliveries: Sequence[PairDelivery]
+    out_dir: Path, records: Sequence[VisitRecord], contexts: Sequence[PairContext]
 ) -> None:
     """Remove the results of obsolete pairs, for example after a visit has failed."""
-    expected = {delivery.pair.later.key: delivery.pair.earlier.session for delivery in deliveries}
+    expected = {context.pair.later.key: context.pair.earlier.session for context in contexts}
     for record in records:
         compared_session = record.changes.get("compared_with")
         if compared_session is None or expected.get(record.key) == compared_session:
             continue
         _remove(pair_files(out_dir, str(compared_session), record).all)
         write_record(out_dir, replace(record, changes={}))
-    if records and not deliveries:
+    if records and not contexts:
         for extension in (".tsv", ".json"):
             with suppress(FileNotFoundError):
                 changes_path(out_dir, records[0].participant, extension).unlink()
@@ -217,25 +201,25 @@ def _remove(paths: Iterable[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _outcome(deliveries: Sequence[PairDelivery], failure: Failure) -> ChangeOutcome:
-    participant = deliveries[0].pair.later.participant
-    if all(_is_compared(delivery) for delivery in deliveries):
-        failed = sum(_log_failed(delivery) for delivery in deliveries)
-        return ChangeOutcome(participant, len(deliveries) - failed)
-    for delivery in deliveries:
-        record = _later_record(delivery)
-        if record is not None and record.status == "ok" and not _is_compared(delivery):
+def _outcome(contexts: Sequence[PairContext], failure: Failure) -> ChangeOutcome:
+    participant = contexts[0].pair.later.participant
+    if all(_is_compared(context) for context in contexts):
+        failed = sum(_log_failed(context) for context in contexts)
+        return ChangeOutcome(participant, len(contexts) - failed)
+    for context in contexts:
+        record = _later_record(context)
+        if record is not None and record.status == "ok" and not _is_compared(context):
             reason, hint = (without_folders(text) for text in (failure.message, failure.hint))
             # results of another comparison must not stand beside the failure of this one
-            _remove(delivery.files.all)
-            changes = failed_summary(delivery.pair, reason, hint)
-            write_record(delivery.out_dir, replace(record, changes=changes))
-    return ChangeOutcome(participant, len(deliveries), failure)
+            _remove(context.files.all)
+            changes = failed_summary(context.pair, reason, hint)
+            write_record(context.out_dir, replace(record, changes=changes))
+    return ChangeOutcome(participant, len(contexts), failure)
 
 
-def _log_failed(delivery: PairDelivery) -> bool:
+def _log_failed(context: PairContext) -> bool:
     """Log why two visits could not be aligned; return whether this is the case."""
-    record = _later_record(delivery)
+    record = _later_record(context)
     if record is None or not record.changes.get("failed"):
         return False
     LOGGER.warning(

@@ -14,47 +14,39 @@ from typing import Any
 from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine import Workflow
 
-from bids_msseg.nodes.delivery import DerivativesContext
+from bids_msseg.nodes.context import DerivativesContext
 from bids_msseg.workflow.plan import step_label, workflow_name
 from bids_msseg.workflow.plugins import SteadyMultiProcPlugin
 
 TOP = "bids_msseg"
 LOGGER = logging.getLogger("bids_msseg")
 QUICK_POLL_S = 0.2
-NO_JOB = "the scheduler rejected the job"
+NO_JOB = "the scheduler rejected a job: its answer has no job number"
 StepCallback = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """Settings for running workflows with nipype.
-
-    ``chunk`` is the number of visits that run together. ``clean`` removes the work folder of a
-    visit that finished without error.
-    """
+    """Settings for running workflows with nipype."""
 
     work_dir: Path
     out_dir: Path
     plugin: str = "Linear"
     plugin_args: Mapping[str, Any] | None = None
-    chunk: int = 1
+    chunk: int = 1  # visits that run together
     stop_on_first_crash: bool = False
-    clean: bool = False
+    clean: bool = False  # remove the work folder of a visit that finished without error
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Time and memory that one step used.
-
-    ``seconds`` is wall time, ``cpu_seconds`` the time of all threads, ``memory_gb`` the peak
-    resident memory of the process in GiB.
-    """
+    """Time and memory that one step used."""
 
     visit: str
     step: str
-    seconds: float
-    cpu_seconds: float
-    memory_gb: float
+    seconds: float  # wall time
+    cpu_seconds: float  # of all threads
+    memory_gb: float  # peak resident memory of the process, GiB
 
 
 class Watch:
@@ -126,7 +118,7 @@ def nipype_settings(execution: Execution, crash_dir: Path) -> dict[str, str]:
         "create_report": "false",
     }
     if execution.plugin == "MultiProc":
-        # others ask a cluster's scheduler, which has more to do than to answer us
+        # other plugins poll the scheduler of a cluster, which should not be loaded
         settings["poll_sleep_duration"] = str(QUICK_POLL_S)
     return settings
 
@@ -153,26 +145,20 @@ def run_nipype(top: Workflow, execution: Execution, state: RunState) -> None:
 
 def _describe_error(error: Exception) -> str:
     """Describe an error by its first line, or a refused job by the scheduler's message."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if any(frame.name == "_submit_batchtask" for frame in frames):
+        return NO_JOB
     first = (str(error).splitlines() or [""])[0]
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_name == "_submit_batchtask":
-            # nipype looks for the job's number only
-            runtime = getattr(frame.f_locals.get("result"), "runtime", None)
-            output = "\n".join(str(getattr(runtime, name, "")) for name in ("stderr", "stdout"))
-            return f"{NO_JOB}: {' '.join(output.split()) or first}"
     return f"{type(error).__name__}: {first}"
 
 
 @contextmanager
 def _quiet_nipype() -> Iterator[None]:
-    """Suppress nipype's log of failures, which are reported in other words.
-
-    The log is shown with -v; the details are in crash files.
-    """
+    """Suppress nipype's log of failures without -v; the details are in crash files."""
     logger = logging.getLogger("nipype.workflow")
     before = logger.level
     if not LOGGER.isEnabledFor(logging.DEBUG):
-        # it calls a file that it cannot write critical, before it raises
+        # it logs a file that it cannot write as critical, before it raises
         logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
@@ -180,6 +166,6 @@ def _quiet_nipype() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def visit_folder(execution: Execution, delivery: DerivativesContext) -> Path:
+def visit_folder(execution: Execution, context: DerivativesContext) -> Path:
     """Return the folder of a visit's nodes."""
-    return execution.work_dir / TOP / workflow_name(delivery)
+    return execution.work_dir / TOP / workflow_name(context)

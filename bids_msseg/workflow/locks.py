@@ -1,9 +1,7 @@
 """Locks on visits: one run works on a visit, even if several share an OUT or work folder.
 
-A lock covers one byte of a file, at an offset that follows from the visit's name. The system
-releases it when the process ends, also by SIGKILL; forked workers do not inherit it; and one
-open file serves any number of visits. ``filelock`` would need one file and one descriptor for
-each visit.
+A lock is on one byte of a file, at an offset from the visit name. The system releases it when the
+the process ends; forked workers do not inherit it. ``filelock`` would need a file for each visit.
 """
 
 from __future__ import annotations
@@ -27,18 +25,7 @@ _HELD_BY_ANOTHER: Final = (errno.EACCES, errno.EAGAIN)
 
 
 class VisitLocks:
-    """Locks on the visits that this run may work on.
-
-    Each folder must exist and has a lock file ``.locks`` while there are locks. If the file
-    system has no locks, every call succeeds.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder, VisitLocks([Path(folder)]) as locks:
-    ...     locks.acquire("sub-01")
-    True
-    """
+    """Locks on the visits of this run; without file locks, every call succeeds."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._files = tuple(dict.fromkeys(folder / LOCK_FILE for folder in folders))
@@ -53,10 +40,7 @@ class VisitLocks:
         self.release_all()
 
     def acquire(self, name: str, *, wait: bool = False) -> bool:
-        """Lock a visit or another name; return False if another run holds it.
-
-        With ``wait``, waits until the other run releases it.
-        """
+        """Lock a visit or another name, or wait for it; return False if another run holds it."""
         acquired: list[Path] = []
         for file in self._files:
             if not self._acquire(file, name, wait=wait):
@@ -110,11 +94,7 @@ class VisitLocks:
 def note_running(
     out_dir: Path, records: Iterable[VisitRecord], locks: VisitLocks
 ) -> tuple[VisitRecord, ...]:
-    """Set the status ``running`` for unfinished visits that another run is processing.
-
-    ``locks`` must hold none of these visits. A record is read again if the other run has ended
-    meanwhile. The order is kept.
-    """
+    """Set the status ``running`` for unfinished visits that another run is processing."""
     return tuple(
         _with_current_status(out_dir, record, locks)
         if record.reason == UNFINISHED_REASON

@@ -14,65 +14,58 @@ from typing import Any
 from bids_msseg.bids.record import read_record
 from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE, as_msseg_error
-from bids_msseg.nodes.delivery import DerivativesContext
+from bids_msseg.nodes.context import DerivativesContext
 from bids_msseg.workflow.execution import NO_JOB, TOP, Execution, RunState, Usage, visit_folder
 from bids_msseg.workflow.plan import workflow_name
 from bids_msseg.workflow.plugins import KILLED
 
 DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MIN_FREE_BYTES = 2**20
-"""Bytes; with less on its disk a step that fails without a word failed for that."""
+"""With less free space, a step that failed without a message failed because of that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Result of the workflow of one visit.
+    """Result of the workflow of one visit."""
 
-    ``seconds`` is wall time. ``code`` is the exit code that the failure asks for. ``stopped``
-    means that the visit did not fail itself: the run ended at the crash of another visit.
-    """
-
-    delivery: DerivativesContext
+    context: DerivativesContext
     ok: bool
-    seconds: float
+    seconds: float  # wall time
     step: str = ""
     message: str = ""
     hint: str = ""
-    code: int = 0
+    code: int = 0  # exit code of the failure
     crash_files: tuple[Path, ...] = ()
-    stopped: bool = False
+    stopped: bool = False  # the run ended at the crash of another visit
     usage: tuple[Usage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a workflow that does not belong to a visit ended early.
-
-    ``code`` is the exit code that the failure asks for.
-    """
+    """Why a workflow that does not belong to a visit ended early."""
 
     message: str
     hint: str
-    code: int
+    code: int  # exit code
     crash_files: tuple[Path, ...] = ()
 
 
 def find_outcome(
-    delivery: DerivativesContext, execution: Execution, state: RunState, crashes: set[Path]
+    context: DerivativesContext, execution: Execution, state: RunState, crashes: set[Path]
 ) -> Outcome:
     """Return the outcome of a visit; its record, written last, shows success."""
-    name, visit = workflow_name(delivery), delivery.visit
-    folder = visit_folder(execution, delivery)
+    name, visit = workflow_name(context), context.visit
+    folder = visit_folder(execution, context)
     seconds, usage = state.watch.seconds(name), state.watch.usage(name)
     record = read_record(execution.out_dir, visit.participant, visit.session)
-    if record and record.status == "ok" and record.fingerprint == delivery.fingerprint:
+    if record and record.status == "ok" and record.fingerprint == context.fingerprint:
         if execution.clean:
             shutil.rmtree(folder, ignore_errors=True)
-        return Outcome(delivery, True, seconds, usage=usage)
+        return Outcome(context, True, seconds, usage=usage)
     files = take_crash_files(crashes, name, visit.key)
     failure = read_failure(folder / FAILURE_FILE) or infer_failure(name, state, files, execution)
     return Outcome(
-        delivery,
+        context,
         False,
         seconds,
         step=str(failure.get("step", "")),
@@ -114,16 +107,12 @@ def infer_failure(
     if not crash_files:
         hint = "run it again with -vv to see the messages of nipype"
     if message.startswith(NO_JOB):
-        hint = "correct the options in the --use-plugin file, or ask the cluster administrators"
+        hint = "submit a job by hand with the options of the --use-plugin file to see its answer"
     return {"message": message, "hint": hint, "code": ExitCode.FAILURE}
 
 
 def _disk_full_error(state: RunState, crash_files: Sequence[Path], execution: Execution) -> int:
-    """Return the error number if nipype could not write a file for lack of space, else 0.
-
-    nipype reports a step that could not write its result as one without result, so that only the
-    full disk itself shows the cause.
-    """
+    """Return the error number if nipype could not write a file for lack of space, else 0."""
     texts = [state.error, *(path.read_text(errors="replace") for path in crash_files)]
     numbers = [
         number for number in DISK_FULL_ERRORS if any(f"[Errno {number}]" in text for text in texts)
@@ -136,8 +125,8 @@ def _disk_full_error(state: RunState, crash_files: Sequence[Path], execution: Ex
 
 def remove_crash_files(crashes: set[Path], group: Sequence[DerivativesContext]) -> None:
     """Remove the crash files of visits that a signal has stopped."""
-    for delivery in group:
-        for path in take_crash_files(crashes, workflow_name(delivery), delivery.visit.key):
+    for context in group:
+        for path in take_crash_files(crashes, workflow_name(context), context.visit.key):
             path.unlink(missing_ok=True)
 
 
@@ -151,10 +140,7 @@ def new_crash_files(crash_dir: Path, before: set[Path]) -> set[Path]:
 
 
 def take_crash_files(crashes: set[Path], visit: str, key: str) -> tuple[Path, ...]:
-    """Remove this visit's crash files from the set, and rename them after the visit.
-
-    nipype names them after the user.
-    """
+    """Remove this visit's crash files from the set, and rename them after the visit."""
     mark = f"Node: {TOP}.{visit}."
     renamed = []
     for path in sorted(crashes):

@@ -1,8 +1,4 @@
-"""The workflow of one visit: preprocessing, segmentation and output.
-
-:func:`init_visit_wf` builds the workflow; the other functions add nodes and connections to its
-plan.
-"""
+"""The workflow of one visit: preprocessing, segmentation and output."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ from nipype.pipeline.engine import Workflow
 
 from bids_msseg.imaging.template import EMBEDDED
 from bids_msseg.nodes.anatomy import FindAnatomy, MeasureBrain
-from bids_msseg.nodes.delivery import DerivativesContext
+from bids_msseg.nodes.context import DerivativesContext
 from bids_msseg.nodes.intermediate import stored_steps
 from bids_msseg.nodes.lesions import (
     Delineate,
@@ -36,26 +32,21 @@ from bids_msseg.reports.images.figures import WIDE_RIM_MM
 from bids_msseg.segmenters.base import Segmenter
 from bids_msseg.spaces import NATIVE_SPACES
 from bids_msseg.workflow.plan import Settings, VisitPlan, workflow_name
-from bids_msseg.workflow.publish import deliver
+from bids_msseg.workflow.publish import add_final_steps
 
 
-def init_visit_wf(*, delivery: DerivativesContext, settings: Settings) -> Workflow:
-    """Build the complete workflow of one visit.
-
-    With an archive in the delivery, steps before ``delineate`` read their outputs from it and
-    ``store`` is absent. A given lesion mask omits ``estimate``, and ``segment`` and ``volumes``
-    unless filling needs the anatomy. Another segmenter omits ``volumes``.
-    """
-    archive = delivery.intermediate
+def init_visit_wf(*, context: DerivativesContext, settings: Settings) -> Workflow:
+    """Build the workflow of one visit; steps in its archive read their outputs from there."""
+    archive = context.intermediate
     stored = frozenset[str]() if archive is None else stored_steps(archive)
-    plan = VisitPlan(Workflow(workflow_name(delivery)), delivery, settings, stored)
+    plan = VisitPlan(Workflow(workflow_name(context)), context, settings, stored)
     _preprocess(plan)
     _segment(plan)
     _onto_flair(plan)
     _other_spaces(plan)
     _measure_regions(plan)
     _fill_lesions(plan)
-    deliver(plan)
+    add_final_steps(plan)
     return plan.workflow
 
 
@@ -70,8 +61,8 @@ def _preprocess(plan: VisitPlan) -> None:
         sidecar=_sidecar(plan),
         device=brain_device(chosen.device),
     )
-    if plan.delivery.visit.brain_mask is not None:
-        brain.inputs.given_mask = str(plan.delivery.visit.brain_mask)
+    if plan.context.visit.brain_mask is not None:
+        brain.inputs.given_mask = str(plan.context.visit.brain_mask)
     plan.add(brain, "brain", mem_gb=1.5, threads=False)
     plan.connect("conform_FLAIR", "out_file", "brain", "in_file")
     for contrast in plan.moving:
@@ -127,11 +118,8 @@ def _find_anatomy(plan: VisitPlan) -> None:
 
 
 def _sidecar(plan: VisitPlan) -> str:
-    """Return ``SkullStripped`` of the FLAIR's sidecar: ``yes``, ``no`` or ``auto``.
-
-    The image itself is checked, too.
-    """
-    return {None: "auto", True: "yes", False: "no"}[plan.delivery.visit.skull_stripped("FLAIR")]
+    """Return ``SkullStripped`` of the FLAIR's sidecar: ``yes``, ``no`` or ``auto``."""
+    return {None: "auto", True: "yes", False: "no"}[plan.context.visit.skull_stripped("FLAIR")]
 
 
 def _segment(plan: VisitPlan) -> None:
@@ -140,7 +128,7 @@ def _segment(plan: VisitPlan) -> None:
     _give_images(plan, "stack")
     if plan.settings.segmenter is not None:
         _run_other(plan, plan.settings.segmenter)
-    elif plan.delivery.with_anatomy:
+    elif plan.context.with_anatomy:
         _run_networks(plan)
     if plan.mask_given:
         _take_mask(plan)
@@ -165,7 +153,7 @@ def _give_images(plan: VisitPlan, step: str) -> None:
 
 def _run_other(plan: VisitPlan, segmenter: Segmenter) -> None:
     """Run another segmenter, which returns only a probability."""
-    digest = plan.delivery.model.sha256 if plan.delivery.model else ""
+    digest = plan.context.model.sha256 if plan.context.model else ""
     step = SegmentByOther(segmenter=segmenter, digest=digest, device=plan.settings.device)
     plan.add(step, "segment", mem_gb=segmenter.mem_gb)
     _give_images(plan, "segment")
@@ -188,9 +176,9 @@ def _run_networks(plan: VisitPlan) -> None:
 def _cut_lesions(plan: VisitPlan) -> None:
     """Delineate lesions in the output of the networks or of another segmenter."""
     lesions = Delineate(
-        flair_file=str(plan.delivery.visit.flair),
-        threshold=plan.delivery.threshold,
-        min_volume=plan.delivery.min_lesion_volume,
+        flair_file=str(plan.context.visit.flair),
+        threshold=plan.context.threshold,
+        min_volume=plan.context.min_lesion_volume,
         exclusion_files=_exclusion_files(plan),
     )
     plan.add(lesions, "delineate", mem_gb=1.0, threads=False)
@@ -202,24 +190,24 @@ def _cut_lesions(plan: VisitPlan) -> None:
 
 def _take_mask(plan: VisitPlan) -> None:
     """Use a given mask instead of the lesions of the networks."""
-    visit = plan.delivery.visit
+    visit = plan.context.visit
     lesions = TakeGivenMask(
         flair_file=str(visit.flair),
         lesion_file=str(visit.lesion_mask),
         values=list(plan.settings.mask_values),
-        min_volume=plan.delivery.min_lesion_volume,
+        min_volume=plan.context.min_lesion_volume,
         exclusion_files=_exclusion_files(plan),
     )
     plan.add(lesions, "delineate", mem_gb=1.0, threads=False)
 
 
 def _exclusion_files(plan: VisitPlan) -> list[str]:
-    return [str(mask) for mask in plan.delivery.visit.exclude_masks]
+    return [str(mask) for mask in plan.context.visit.exclude_masks]
 
 
 def _measure_brain(plan: VisitPlan) -> None:
     """Resample the anatomy to the FLAIR as acquired, and measure it."""
-    step = MeasureBrain(flair_file=str(plan.delivery.visit.flair))
+    step = MeasureBrain(flair_file=str(plan.context.visit.flair))
     plan.add(step, "volumes", mem_gb=0.5, threads=False)
     plan.connect("segment", "anatomy_file", "volumes", "anatomy_file")
     plan.connect("template", "transform_file", "volumes", "template_transform")
@@ -245,10 +233,7 @@ def _check_quality(plan: VisitPlan) -> None:
 
 
 def _onto_flair(plan: VisitPlan) -> None:
-    """Resample the contrasts to the FLAIR as acquired.
-
-    Images for figures have a rim around the brain, those for OUT have none.
-    """
+    """Resample contrasts to the FLAIR as acquired: with a rim for figures, without for OUT."""
     for contrast in plan.contrasts:
         name = f"on_flair_{contrast}"
         plan.add(_grid_step(plan), name, mem_gb=0.5, threads=False)
@@ -264,7 +249,7 @@ def _onto_flair(plan: VisitPlan) -> None:
 
 
 def _grid_step(plan: VisitPlan, *, rim_mm: float = 0.0) -> OntoGrid:
-    return OntoGrid(reference_file=str(plan.delivery.visit.flair), rim_mm=rim_mm)
+    return OntoGrid(reference_file=str(plan.context.visit.flair), rim_mm=rim_mm)
 
 
 def _other_spaces(plan: VisitPlan) -> None:
@@ -279,7 +264,7 @@ def _other_spaces(plan: VisitPlan) -> None:
             step.inputs.template, step.inputs.resolution = space, resolution
             transform = _template_node(plan, space, resolution)
         _add_mask(plan, name, step, transform)
-    for grid in plan.delivery.extras.grids:
+    for grid in plan.context.extras.grids:
         step = _mask_step(plan)
         step.inputs.reference_file = grid.file
         step.inputs.same_world = grid.world == "FLAIR"
@@ -289,9 +274,7 @@ def _other_spaces(plan: VisitPlan) -> None:
 
 
 def _mask_step(plan: VisitPlan) -> MaskInSpace:
-    return MaskInSpace(
-        threshold=plan.delivery.threshold, min_volume=plan.delivery.min_lesion_volume
-    )
+    return MaskInSpace(threshold=plan.context.threshold, min_volume=plan.context.min_lesion_volume)
 
 
 def _add_mask(plan: VisitPlan, name: str, step: MaskInSpace, transform: str) -> None:
@@ -302,10 +285,7 @@ def _add_mask(plan: VisitPlan, name: str, step: MaskInSpace, transform: str) -> 
 
 
 def _template_node(plan: VisitPlan, space: str, resolution: int = 1) -> str:
-    """Return the name of the node that fits a template; add the node if missing.
-
-    One fit serves all resolutions and atlases.
-    """
+    """Return the name of the node that fits a template; add the node if missing."""
     name = "template" if space == EMBEDDED else f"template_{space}"
     if name not in plan.steps:
         _fit_template(plan, name, space, resolution)
@@ -314,7 +294,7 @@ def _template_node(plan: VisitPlan, space: str, resolution: int = 1) -> str:
 
 def _measure_regions(plan: VisitPlan) -> None:
     """Measure the lesions in the regions of each atlas."""
-    for atlas in plan.delivery.extras.atlases:
+    for atlas in plan.context.extras.atlases:
         step, name = MeasureRegions(atlas=str(atlas)), f"atlas_{atlas.name}"
         if atlas.kind == "file":
             step.inputs.atlas_file = atlas.source
@@ -331,7 +311,7 @@ def _measure_regions(plan: VisitPlan) -> None:
 def _fill_lesions(plan: VisitPlan) -> None:
     """Fill the lesions of FLAIR and T1w for other programs, each on its own grid."""
     masks = {"FLAIR": "delineate", "T1w": "space_T1w"}
-    for contrast in masks if plan.delivery.extras.filled else ():
+    for contrast in masks if plan.context.extras.filled else ():
         if contrast not in plan.contrasts:
             continue
         name, image = f"fill_{contrast}", str(plan.contrasts[contrast])

@@ -10,7 +10,7 @@ from nipype.interfaces.utility import Merge
 from nipype.pipeline.engine import Node, Workflow
 
 from bids_msseg.bids.visit import Visit
-from bids_msseg.nodes.delivery import DerivativesContext
+from bids_msseg.nodes.context import DerivativesContext
 from bids_msseg.segmenters.base import Segmenter
 from bids_msseg.spaces import NATIVE_SPACES
 
@@ -36,90 +36,66 @@ STEP_LABELS = {
     "store": "storing intermediate results",
     "publish": "writing results",
 }
-"""Start of a node's name to what a person reads while it runs."""
+"""Description of the running node by the start of its name."""
 
 LIGHT_GB = 0.2
-"""Memory of a step that only reads what an earlier run has found."""
+"""Memory of a step that only reads the results of an earlier run."""
 
 
 def step_label(step: str) -> str | None:
-    """Describe in words what a node does; return None for nodes that only gather.
-
-    Examples
-    --------
-    >>> step_label("on_flair_T1w"), step_label("list_notes")
-    ('writing images', None)
-    """
+    """Describe in words what a node does; return None for nodes that only gather."""
     return next((label for start, label in STEP_LABELS.items() if step.startswith(start)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Settings that shape the workflow of a visit, apart from its images.
+    """Settings that shape the workflow of a visit, apart from its images."""
 
-    ``threads`` is per node. ``spaces`` are (name, resolution) of further masks. ``calibration`` is
-    a digest of the files beside the weights. ``mask_values`` mean lesion in given masks; empty
-    means all above 0. ``segmenter`` replaces the cascade; ``model_file`` is then not read.
-    """
-
-    model_file: Path
+    model_file: Path  # not read if there is a segmenter
     skull_stripped: str = "auto"
     fast: bool = False
     seed: int = 0
     device: str = "auto"
-    threads: int = 1
-    spaces: tuple[tuple[str, int | None], ...] = ()
+    threads: int = 1  # per node
+    spaces: tuple[tuple[str, int | None], ...] = ()  # name and resolution of further masks
     measure: bool = False
-    calibration: str = ""
-    mask_values: tuple[int, ...] = ()
-    segmenter: Segmenter | None = None
+    calibration: str = ""  # digest of the files beside the weights
+    mask_values: tuple[int, ...] = ()  # lesion in given masks; empty: all above 0
+    segmenter: Segmenter | None = None  # replaces the cascade
 
 
 def visit_workflow_name(visit: Visit) -> str:
-    """Return the name of the workflow of a visit, which is also its folder name.
-
-    Examples
-    --------
-    >>> visit_workflow_name(Visit("01", "1", Path("f.nii.gz")))
-    'sub_01_ses_1'
-    """
-    # BIDS labels may hold a plus and no underscore, nipype's names the other way round
+    """Return the name of the workflow of a visit, which is also its folder name."""
+    # BIDS labels may contain a plus but no underscore, nipype's names the opposite
     return visit.key.replace("-", "_").replace("+", "_plus_")
 
 
-def workflow_name(delivery: DerivativesContext) -> str:
-    """Return the name of a visit's workflow.
-
-    A workflow that starts from an archive has a name, and so a folder, of its own.
-    """
-    name = visit_workflow_name(delivery.visit)
-    return name if delivery.intermediate is None else f"{name}_cut"
+def workflow_name(context: DerivativesContext) -> str:
+    """Return the name of a visit's workflow, which differs if it starts from an archive."""
+    name = visit_workflow_name(context.visit)
+    return name if context.intermediate is None else f"{name}_cut"
 
 
 @dataclass(frozen=True, slots=True)
 class VisitPlan:
-    """A workflow under construction.
-
-    ``stored`` are the steps whose outputs are read from the archive in the delivery. ``steps`` are
-    the node names in order. ``links`` are (step, output, later step).
-    """
+    """A workflow under construction."""
 
     workflow: Workflow
-    delivery: DerivativesContext
+    context: DerivativesContext
     settings: Settings
-    stored: frozenset[str] = frozenset()
-    steps: list[str] = field(default_factory=list)
-    links: list[tuple[str, str, str]] = field(default_factory=list)
+    stored: frozenset[str] = frozenset()  # steps whose outputs are read from the archive
+    steps: list[str] = field(default_factory=list)  # node names in order
+    links: list[tuple[str, str, str]] = field(default_factory=list)  # step, output, later step
 
     @property
     def contrasts(self) -> dict[str, Path]:
         """Images of the visit by contrast."""
-        return self.delivery.visit.contrasts
+        return self.context.visit.contrasts
 
     @property
     def mask_given(self) -> bool:
         """Whether a given mask replaces the lesions of the networks."""
-        return self.delivery.visit.lesion_mask is not None
+        return self.context.visit.lesion_mask is not None
 
     @property
     def moving(self) -> list[str]:
@@ -141,7 +117,7 @@ class VisitPlan:
     @property
     def masks(self) -> dict[str, tuple[str, int]]:
         """Spaces of lesion masks, including T1w if another step needs it."""
-        extras = self.delivery.extras
+        extras = self.context.extras
         needed = (extras.filled or extras.roi) and "T1w" in self.contrasts
         return {**self.spaces, **({"space_T1w": ("T1w", 1)} if needed else {})}
 
@@ -150,11 +126,11 @@ class VisitPlan:
         count = self.settings.threads if threads else 1
         is_stored = name in self.stored
         if is_stored:
-            interface.inputs.stored = str(self.delivery.intermediate)
+            interface.inputs.stored = str(self.context.intermediate)
             count, mem_gb = 1, LIGHT_GB
         interface.inputs.threads = count
         interface.inputs.measure = self.settings.measure
-        # what is stored may lie in OUT, and the work folder may have seen another OUT
+        # stored outputs may be in OUT, and the work folder may belong to another OUT
         overwrite = True if is_stored else None
         node = Node(interface, name=name, mem_gb=mem_gb, n_procs=count, overwrite=overwrite)
         self.workflow.add_nodes([node])

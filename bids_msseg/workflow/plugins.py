@@ -42,20 +42,18 @@ PROGRAMS = {
     "SLURM": "sbatch",
     "SLURMGraph": "sbatch",
 }
-"""What the plugins of clusters hand their jobs to."""
+"""Programs to which the plugins of clusters submit their jobs."""
 
 
 class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
-    """Variant of nipype's MultiProc that detects when the system kills a worker.
-
-    The original waits forever (nipype issue 2548). Here every node that was running fails, and new
-    workers run the remaining ones. ``killed`` has the full names of nodes that ended with their
-    worker.
-    """
+    """Variant of nipype's MultiProc that does not wait for killed workers (nipype issue 2548)."""
 
     def __init__(self, plugin_args: Mapping[str, Any] | None = None) -> None:
         super().__init__(plugin_args=dict(plugin_args or {}))
-        self.killed: set[str] = set()
+        self.killed: set[str] = set()  # full names of nodes that ended with their worker
+        self.folder = str(Path.cwd())
+        self.submitted = 0
+        self.results: dict[int, dict[str, Any]] = {}
         self.pool: ProcessPoolExecutor = self._new_pool()
 
     def _new_pool(self) -> ProcessPoolExecutor:
@@ -65,21 +63,27 @@ class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
         return ProcessPoolExecutor(
             max_workers=self.processors,
             initializer=_begin_worker,
-            initargs=(self._cwd, parent),
+            initargs=(self.folder, parent),
             mp_context=context,
         )
 
     def _submit_job(self, node: Any, updatehash: bool = False) -> int:
-        self._taskid += 1
+        self.submitted += 1
+        taskid = self.submitted
         try:
-            future = self.pool.submit(run_node, node, updatehash, self._taskid)
+            future = self.pool.submit(run_node, node, updatehash, taskid)
         except BrokenProcessPool:
             self.pool.shutdown()
             self.pool = self._new_pool()
-            future = self.pool.submit(run_node, node, updatehash, self._taskid)
-        self._task_obj[self._taskid] = future
-        future.add_done_callback(partial(self._store_result, self._taskid, node.fullname))
-        return int(self._taskid)
+            future = self.pool.submit(run_node, node, updatehash, taskid)
+        future.add_done_callback(partial(self._store_result, taskid, node.fullname))
+        return taskid
+
+    def _get_result(self, taskid: int) -> dict[str, Any] | None:
+        return self.results.get(taskid)
+
+    def _clear_task(self, taskid: int) -> None:
+        del self.results[taskid]
 
     def _store_result(self, taskid: int, name: str, future: Future[Any]) -> None:
         """Store the result of a node, or an error message if there is none."""
@@ -87,51 +91,41 @@ class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
             return
         error = future.exception()
         if error is None:
-            self._taskresult[taskid] = future.result()
+            self.results[taskid] = future.result()
             return
         if isinstance(error, BrokenProcessPool):
             self.killed.add(name)
         message = f"{KILLED}: {error}\n"
-        self._taskresult[taskid] = {"result": None, "traceback": [message], "taskid": taskid}
+        self.results[taskid] = {"result": None, "traceback": [message], "taskid": taskid}
 
     def close(self, *, wait: bool) -> None:
-        """End the workers, also if an exception ended the loop of nipype.
-
-        Without ``wait``, running nodes continue until the caller ends them.
-        """
+        """End the workers; without ``wait``, running nodes continue until the caller ends them."""
         self.pool.shutdown(wait=wait, cancel_futures=True)
 
 
 def _begin_worker(cwd: str, parent: int | None) -> None:
-    """Set up a worker process: signals, working folder and output streams.
-
-    A forked worker has inherited a progress bar whose lock may be held.
-    """
+    """Set up a worker process: signals, working folder and output streams."""
     _end_with(parent)
-    # a terminal sends Ctrl-C to all; the parent says so once, and ends its workers
+    # a terminal sends Ctrl-C to all processes; the parent reports it once, and ends its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # an inherited handler would wait until a long step is back from its library
+    # an inherited handler would wait until a long call of a library returns
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(cwd)
-    # and no step fails because nobody reads what a library prints
+    # the inherited progress bar may hold a lock; output to a closed stream must not fail a step
     sys.stdout = tolerant_stream(sys.__stdout__, is_log=True)
     sys.stderr = tolerant_stream(sys.__stderr__, is_log=True)
 
 
 def _end_with(parent: int | None) -> None:
-    """End this process when its parent is killed, if the system supports it (Linux).
-
-    Otherwise a worker whose parent was killed would wait forever, or write to folders that the
-    next run uses.
-    """
+    """End this process when its parent is killed, if the system supports it (Linux)."""
+    # otherwise a worker could wait forever, or write to folders that the next run uses
     if parent is None:
-        # and lives as long as they do
         threading.Thread(target=_end_after_parent, daemon=True).start()
         return
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
-            # it ended before that was asked for
+            # the parent ended before the call
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -143,23 +137,13 @@ def _end_after_parent() -> None:
 
 
 def known_plugins() -> list[str]:
-    """List the names of the nipype plugins.
-
-    Examples
-    --------
-    >>> {"Linear", "MultiProc", "SLURM"} <= set(known_plugins())
-    True
-    """
+    """List the names of the nipype plugins."""
     names = (name.removesuffix("Plugin") for name in vars(plugins) if name.endswith("Plugin"))
     return sorted(name for name in names if name)
 
 
 def read_plugin(path: Path) -> tuple[str, dict[str, Any]]:
-    """Read a nipype plugin file in YAML: ``plugin: NAME`` and ``plugin_args: {...}``.
-
-    Returns the name and the arguments. Raises UsageError if the file is unreadable or invalid, the
-    plugin is unknown or its program is not installed, or an argument of MultiProc is impossible.
-    """
+    """Read name and arguments of a nipype plugin file in YAML; UsageError if it is unusable."""
     content = _read_yaml(path)
     name, arguments = content.get("plugin"), content.get("plugin_args") or {}
     if not isinstance(name, str) or not isinstance(arguments, dict):

@@ -13,7 +13,7 @@ from bids_msseg.nodes.store import StoreSteps
 from bids_msseg.workflow.plan import VisitPlan, gather
 
 
-def deliver(plan: VisitPlan) -> None:
+def add_final_steps(plan: VisitPlan) -> None:
     """Pass on faults of the alignments, draw the figures and write all results."""
     steps = list(plan.steps)
     checked = [f"coregister_{name}" for name in plan.moving]
@@ -21,14 +21,14 @@ def deliver(plan: VisitPlan) -> None:
     faults = [(step, "faults") for step in checked]
     gather(plan, "list_faults", faults, ("quality", "known_faults"))
     plan.add(
-        DrawFigures(delivery=plan.delivery, moving_names=plan.moving),
+        DrawFigures(context=plan.context, moving_names=plan.moving),
         "draw",
         mem_gb=1.0,
         threads=False,
     )
     for output in ("brain", "labels", "rejected"):
         plan.connect("delineate", f"{output}_file", "draw", f"{output}_file")
-    if plan.delivery.with_anatomy:
+    if plan.context.with_anatomy:
         plan.connect("volumes", "anatomy_file", "draw", "anatomy_file")
     plan.connect("on_flair_head", "out_file", "draw", "flair_file")
     plan.connect("template", "transform_file", "draw", "template_transform")
@@ -47,12 +47,12 @@ def _publish(plan: VisitPlan, steps: list[str]) -> None:
     fills = [(step, step.removeprefix("fill_")) for step in steps if step.startswith("fill_")]
     fits = [f"coregister_{name}" for name in plan.moving] + _template_nodes(steps)
     publish = PublishVisit(
-        delivery=plan.delivery,
-        fingerprint=plan.delivery.fingerprint,
+        context=plan.context,
+        fingerprint=plan.context.fingerprint,
         preproc_names=contrasts,
         space_names=[
             *(_space_name(*space) for space in plan.spaces.values()),
-            *(f"{grid.world} {grid.name}" for grid in plan.delivery.extras.grids),
+            *(f"{grid.world} {grid.name}" for grid in plan.context.extras.grids),
         ],
         transform_names=[_transform_name(step) for step in fits],
         filled_names=[name for _, name in fills],
@@ -65,7 +65,7 @@ def _publish(plan: VisitPlan, steps: list[str]) -> None:
     for output in ("table", "estimate"):
         step = "delineate" if plan.mask_given else "estimate"
         plan.connect(step, f"{output}_file", "publish", f"{output}_file")
-    for output in ("anatomy", "volumes") if plan.delivery.with_anatomy else ():
+    for output in ("anatomy", "volumes") if plan.context.with_anatomy else ():
         plan.connect("volumes", f"{output}_file", "publish", f"{output}_file")
     plan.connect("delineate", "excluded_ml", "publish", "excluded_ml")
     plan.connect("quality", "quality_file", "publish", "quality_file")
@@ -73,11 +73,11 @@ def _publish(plan: VisitPlan, steps: list[str]) -> None:
     plan.connect("draw", "figure_files", "publish", "figure_files")
     preproc = [(f"on_flair_{name}", "out_file") for name in contrasts]
     gather(plan, "list_preproc", preproc, ("publish", "preproc_files"))
-    masks = [*plan.spaces, *(f"space_{grid.name}" for grid in plan.delivery.extras.grids)]
+    masks = [*plan.spaces, *(f"space_{grid.name}" for grid in plan.context.extras.grids)]
     gather(
         plan, "list_spaces", [(step, "mask_file") for step in masks], ("publish", "space_files")
     )
-    if plan.delivery.extras.roi and "T1w" in plan.contrasts:
+    if plan.context.extras.roi and "T1w" in plan.contrasts:
         plan.connect("space_T1w", "mask_file", "publish", "roi_file")
     regions = [(step, "rows_file") for step in steps if step.startswith("atlas_")]
     gather(plan, "list_atlases", regions, ("publish", "atlas_files"))
@@ -110,8 +110,8 @@ def _store(plan: VisitPlan, fits: list[str]) -> None:
         step_names=first,
         selected_outputs=selected,
         published=_published(plan, fits),
-        fingerprint=plan.delivery.maps_fingerprint,
-        versions=dict(plan.delivery.versions),
+        fingerprint=plan.context.maps_fingerprint,
+        versions=dict(plan.context.versions),
     )
     plan.add(node, "store", mem_gb=0.5, threads=False)
     gather(plan, "list_outputs", [(s, "outputs_file") for s in first], ("store", "outputs_files"))
@@ -121,12 +121,12 @@ def _store(plan: VisitPlan, fits: list[str]) -> None:
 def _published(plan: VisitPlan, fits: list[str]) -> dict[str, str]:
     """Return the outputs that OUT holds unchanged, with their paths relative to OUT."""
     published = {f"on_flair_{name}.out_file": preprocessed(name) for name in plan.contrasts}
-    if plan.delivery.with_anatomy:
+    if plan.context.with_anatomy:
         published["volumes.anatomy_file"] = OUTPUTS["anatomy"]
     for step in fits:
         start, end, _ = _transform_name(step).split()
         published[f"{step}.transform_file"] = transform(start, end)
-    out_dir, visit = plan.delivery.out_dir, plan.delivery.visit
+    out_dir, visit = plan.context.out_dir, plan.context.visit
     return {
         name: output.path(out_dir, visit, output.extensions[0]).relative_to(out_dir).as_posix()
         for name, output in published.items()

@@ -15,19 +15,15 @@ from bids_msseg.bids.record import VisitRecord, read_record
 from bids_msseg.bids.visit import Visit
 
 CUT_OPTIONS: Final = ("threshold", "min_lesion_volume", "exclude_masks", "mask_values")
-"""Options that cut lesions out of a probability or a given mask; with others, networks or
-registrations differ."""
+"""Options that only affect the delineation of lesions, not networks or registrations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """SHA-256 digests, in hexadecimal, of what the results of a visit depend on.
-
-    ``results`` covers everything, ``maps`` only the steps before lesions are delineated.
-    """
+    """SHA-256 digests, in hexadecimal, of what the results of a visit depend on."""
 
     results: str
-    maps: str
+    maps: str  # only of the steps before lesions are delineated
 
 
 def fingerprint(
@@ -37,10 +33,7 @@ def fingerprint(
     version: str,
     extras: Extras = NO_EXTRAS,
 ) -> Fingerprint:
-    """Compute the digests of everything that the results of a visit depend on.
-
-    Reads all images, masks and files of ``extras`` completely. ``options`` has JSON values.
-    """
+    """Compute the digests of all files and options (JSON values) that affect the results."""
     files = dict(visit.contrasts)
     if visit.brain_mask is not None:
         files["brain_mask"] = visit.brain_mask
@@ -78,13 +71,13 @@ def _digest_json(content: Mapping[str, Any]) -> str:
 
 def _digest(path: Path) -> str:
     if path.exists() and not path.is_file():
-        # a pipe would keep us waiting for ever
+        # reading from a pipe could block forever
         return "no regular file"
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        # the first node will say clearly what is wrong with the file
+        # the first node reports what is wrong with the file
         return f"unreadable: {error.errno}"
 
 
@@ -96,10 +89,7 @@ def is_finished(
     spaces: Sequence[tuple[str, int | None]] = (),
     extras: Extras = NO_EXTRAS,
 ) -> bool:
-    """Return whether OUT already holds the results that a run would write.
-
-    ``expected`` is the fingerprint of that run; ``spaces`` and ``extras`` add expected outputs.
-    """
+    """Return whether OUT holds the results of a run with the fingerprint ``expected``."""
     record = read_record(out_dir, visit.participant, visit.session)
     if record is None or record.status != "ok" or record.fingerprint != expected:
         return False

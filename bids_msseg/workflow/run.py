@@ -15,7 +15,7 @@ from bids_msseg.bids.paths import logs_dir
 from bids_msseg.bids.record import UNFINISHED_REASON, VisitRecord, write_record
 from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE
-from bids_msseg.nodes.delivery import DerivativesContext
+from bids_msseg.nodes.context import DerivativesContext
 from bids_msseg.workflow.execution import (
     TOP,
     Execution,
@@ -44,26 +44,22 @@ LOGGER = logging.getLogger("bids_msseg")
 
 
 def run_visits(
-    deliveries: Sequence[DerivativesContext],
+    contexts: Sequence[DerivativesContext],
     settings: Settings,
     execution: Execution,
     *,
     on_step: StepCallback | None = None,
 ) -> Iterator[Outcome]:
-    """Run visits in groups and yield their outcomes, in the order of the visits.
-
-    Calls ``on_step`` with (visit key, label) when a step begins. With ``stop_on_first_crash``,
-    ends after the group of the first failure. A visit whose worker was killed runs again alone.
-    """
-    for start in range(0, len(deliveries), execution.chunk):
-        group = deliveries[start : start + execution.chunk]
+    """Run visits in groups and yield their outcomes in order; retry killed visits alone."""
+    for start in range(0, len(contexts), execution.chunk):
+        group = contexts[start : start + execution.chunk]
         outcomes = _run_group(group, settings, execution, on_step)
         for outcome in outcomes:
             alone = outcome.code == ExitCode.TEMPORARY and len(group) > 1
             if alone and KILLED in outcome.message and not execution.stop_on_first_crash:
-                # it may only have been beside the one that took too much
+                # another visit of the group may have used too much memory
                 _log_retry(outcome)
-                yield from _run_group([outcome.delivery], settings, execution, on_step)
+                yield from _run_group([outcome.context], settings, execution, on_step)
             else:
                 yield outcome
         if execution.stop_on_first_crash and not all(outcome.ok for outcome in outcomes):
@@ -71,22 +67,15 @@ def run_visits(
 
 
 def _log_retry(outcome: Outcome) -> None:
-    """Log that a visit is tried again, and remove its crash files.
-
-    Only final failures keep crash files.
-    """
-    key = outcome.delivery.visit.key
+    """Log that a visit is tried again, and remove its crash files."""
+    key = outcome.context.visit.key
     LOGGER.warning("%s: %s; retrying it alone", key, outcome.message)
     for path in outcome.crash_files:
         path.unlink(missing_ok=True)
 
 
 def run_workflows(workflows: Mapping[str, Workflow], execution: Execution) -> dict[str, Failure]:
-    """Run workflows that do not belong to a visit; each fails independently.
-
-    Crash files are named after the keys. Returns a Failure for every workflow; only its results
-    show whether it succeeded.
-    """
+    """Run workflows without a visit; return a Failure for each, to use if results are missing."""
     top = Workflow(TOP, base_dir=str(execution.work_dir))
     crash_dir = logs_dir(execution.out_dir)
     crash_dir.mkdir(parents=True, exist_ok=True)
@@ -133,9 +122,9 @@ def _run_group(
     crash_dir = logs_dir(execution.out_dir)
     crash_dir.mkdir(parents=True, exist_ok=True)
     top.config["execution"] = nipype_settings(execution, crash_dir)
-    for delivery in group:
-        _mark_unfinished(delivery, execution)
-        top.add_nodes([init_visit_wf(delivery=delivery, settings=settings)])
+    for context in group:
+        _mark_unfinished(context, execution)
+        top.add_nodes([init_visit_wf(context=context, settings=settings)])
     before = set(crash_dir.glob("crash-*.txt"))
     state = RunState(Watch(group, on_step, measure=settings.measure))
     working_dir = Path.cwd()
@@ -148,17 +137,17 @@ def _run_group(
     finally:
         os.chdir(working_dir)
     crashes = new_crash_files(crash_dir, before)
-    outcomes = [find_outcome(delivery, execution, state, crashes) for delivery in group]
+    outcomes = [find_outcome(context, execution, state, crashes) for context in group]
     if execution.stop_on_first_crash and any(outcome.step for outcome in outcomes):
         # no failure is recorded for those that another one's crash has stopped
         return [replace(outcome, stopped=not (outcome.ok or outcome.step)) for outcome in outcomes]
     return outcomes
 
 
-def _mark_unfinished(delivery: DerivativesContext, execution: Execution) -> None:
+def _mark_unfinished(context: DerivativesContext, execution: Execution) -> None:
     """Record a visit as not completed, because its earlier results are outdated."""
-    (visit_folder(execution, delivery) / FAILURE_FILE).unlink(missing_ok=True)
-    visit = delivery.visit
+    (visit_folder(execution, context) / FAILURE_FILE).unlink(missing_ok=True)
+    visit = context.visit
     write_record(
         execution.out_dir,
         VisitRecord(
@@ -168,6 +157,6 @@ def _mark_unfinished(delivery: DerivativesContext, execution: Execution) -> None
             "failed",
             reason=UNFINISHED_REASON,
             hint="run the same command again: steps that were finished are not repeated",
-            versions=delivery.versions,
+            versions=context.versions,
         ),
     )

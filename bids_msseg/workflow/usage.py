@@ -13,11 +13,7 @@ from bids_msseg.workflow.locks import VisitLocks
 
 
 def add_usage(path: Path, usage: Iterable[Usage], locks: VisitLocks) -> None:
-    """Add the resource usage of steps to a table that other runs may also change.
-
-    Makes a missing table and replaces the rows of steps measured before. Locks the table with
-    ``locks``. Raises OSError if it cannot be written.
-    """
+    """Add or replace the usage of steps in a table that other runs may change, with a lock."""
     locks.acquire(path.name, wait=True)
     try:
         rows = {(row.get("visit"), row.get("step")): row for row in read_tsv(path)}

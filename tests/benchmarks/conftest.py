@@ -1,4 +1,4 @@
-"""Scripts of benchmarks/ are no package: pyproject.toml puts their folder on the path of tests."""
+"""Fixtures of the benchmark tests; pyproject.toml adds benchmarks/ to their path."""
 
 from __future__ import annotations
 

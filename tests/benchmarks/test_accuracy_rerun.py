@@ -19,6 +19,7 @@ from accuracy_rerun import (
 )
 from accuracy_stored import Bench, Case
 from accuracy_table import render
+from thick_slices import in_plane
 
 from bids_msseg.check.rescan import RescanPlan
 from bids_msseg.models.engine import Engine
@@ -34,7 +35,7 @@ WHITE, LESION = 0.0, 3.0
 
 
 def _visit(name: str, present: tuple[bool, bool, bool] = ALL) -> LabelledVisit:
-    """A ball of brain with a lesion of radius 6 around (26, 18, 20), seen on every contrast."""
+    """A spherical brain with a lesion of radius 6 at (26, 18, 20), visible on every contrast."""
     index = np.indices((EDGE,) * 3)
     far = np.sqrt(sum((axis - 19.5) ** 2 for axis in index))
     spot = np.sqrt(sum((axis - at) ** 2 for axis, at in zip(index, (26, 18, 20), strict=True)))
@@ -71,9 +72,9 @@ def _bench(folder: Path, *visits: LabelledVisit) -> Bench:
 
 @pytest.fixture
 def eyes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, ...]]:
-    """A cascade that calls lesion what is bright on FLAIR; its notes of what it was shown.
+    """Replace the cascade by a threshold on FLAIR; return the list of contrasts it received.
 
-    Without T2w it misses the upper half, without T1w it calls the whole brain.
+    Without T2w it misses the upper half, without T1w it labels the whole brain.
     """
     shown: list[tuple[bool, ...]] = []
 
@@ -106,7 +107,9 @@ def test_hidden_contrasts_are_absent_and_empty() -> None:
     assert hide(lacking, ("T2w",)).present == lacking.present
 
 
-def test_the_loss_of_each_contrast(tmp_path: Path, eyes: list[object]) -> None:
+def test_contrasts_reports_dice_loss_of_hidden_contrasts(
+    tmp_path: Path, eyes: list[object]
+) -> None:
     visit = _visit("sub-1")
     inside = np.flatnonzero(visit.brain.any((1, 2)))
     assert (inside[0], inside[-1]) == (4, EDGE - 5)  # FLAIR and working grid are the same
@@ -125,7 +128,7 @@ def test_the_loss_of_each_contrast(tmp_path: Path, eyes: list[object]) -> None:
 
 
 @pytest.mark.usefixtures("eyes")
-def test_visits_that_lack_a_contrast_are_not_compared_without_it(tmp_path: Path) -> None:
+def test_visit_that_lacks_t2w_has_no_row_without_t2w(tmp_path: Path) -> None:
     bench = _bench(tmp_path, _visit("sub-1", (True, True, False)), _visit("sub-2", (True,) * 3))
     found = [(one.visit, one.method) for one in contrasts(bench).findings]
     assert found == [
@@ -134,9 +137,7 @@ def test_visits_that_lack_a_contrast_are_not_compared_without_it(tmp_path: Path)
     ]  # fmt: skip
 
 
-def test_a_second_scan_of_a_clear_lesion_gives_nearly_the_same_mask(
-    tmp_path: Path, eyes: list[object]
-) -> None:
+def test_rescan_of_clear_lesion_gives_similar_mask(tmp_path: Path, eyes: list[object]) -> None:
     section = rescan(_bench(tmp_path, _visit("sub-1")))
     found = {one.method: one.values for one in section.findings}
     assert list(found) == ["same slices", "1 to 3 mm slices"]
@@ -152,13 +153,13 @@ def test_thick_visits_are_only_moved_in_plane() -> None:
     thin = _visit("sub-1")
     assert rescan_plans(thin, (1.0, 1.0, 1.0)) == {
         "same slices": RescanPlan(),
-        "1 to 3 mm slices": RescanPlan(slices=3.0, thicken=True),
+        "1 to 3 mm slices": RescanPlan(slices=3.0),
     }
     thick = replace(thin, thick=True)
-    assert rescan_plans(thick, (0.9, 0.9, 6.5)) == {"same slices": RescanPlan.of_thick(6.5, 2)}
+    assert rescan_plans(thick, (0.9, 0.9, 6.5)) == {"same slices": in_plane(6.5, 2)}
 
 
-def test_repeatability_of_nothing_is_not_defined() -> None:
+def test_repeatability_of_empty_masks_is_undefined() -> None:
     nothing, something = np.zeros((2, 2, 2), bool), np.ones((2, 2, 2), bool)
     assert math.isnan(repeatability(nothing, nothing)["dice"])
     assert math.isnan(repeatability(nothing, something)["size"])
@@ -166,7 +167,7 @@ def test_repeatability_of_nothing_is_not_defined() -> None:
     assert repeatability(something, nothing)["difference"] == -1
 
 
-def test_time_is_taken_with_bundled_weights_both_ways(tmp_path: Path, bright_model: Path) -> None:
+def test_wall_time_measures_default_and_fast_mode(tmp_path: Path, bright_model: Path) -> None:
     bench = _bench(tmp_path, _visit("sub-1"))
     section = wall_time(bench, visit="sub-1", threads=2, model=bright_model)
     assert [one.method for one in section.findings] == ["default", "fast"]

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from accuracy_stored import Bench, Case, open_bench, removal
+from training_output import open_training
 
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.normalise import working_grid
@@ -19,7 +20,6 @@ from bids_msseg.models.engine import Engine
 from bids_msseg.models.inference import Prediction
 from bids_msseg.training.context import TrainingContext
 from bids_msseg.training.data.folds import Split
-from bids_msseg.training.opening import open_training
 from bids_msseg.training.protocol import write_output
 from bids_msseg.training.recipe import CascadeRecipe
 
@@ -46,7 +46,7 @@ def _save(path: Path, data: np.ndarray) -> Path:
 
 
 def _on_working_grid(brain: Path, data: np.ndarray) -> np.ndarray:
-    """Lay an array of the FLAIR grid onto the working grid: both have voxels of 1 mm."""
+    """Copy an array from the FLAIR grid to the working grid; both have voxels of 1 mm."""
     grid, affine = working_grid(as_ras(load_volume(brain)))
     source = as_ras(Volume(data, AFFINE))
     offset = np.rint(np.linalg.inv(source.affine) @ affine)[:3, 3].astype(int)
@@ -60,16 +60,16 @@ def _on_working_grid(brain: Path, data: np.ndarray) -> np.ndarray:
 def bench(tmp_path: Path) -> Bench:
     """One visit: a lesion found, one missed, one false component, one pale spot.
 
-    CNN-1 sees the pale spot at the candidate threshold of 0.1 only; the cascade drops both the
-    false and the pale one, but for a spot in its probability that a lower threshold would show.
+    CNN-1 finds the pale spot only at the candidate threshold of 0.1. The cascade removes the
+    false and the pale one, except for a spot in its probability below the threshold.
     """
-    manual, told = tmp_path / "manual", tmp_path / "predictions"
+    manual, predictions = tmp_path / "manual", tmp_path / "predictions"
     brain = _save(manual / "brain.nii.gz", np.ones((EDGE,) * 3, np.uint8))
     stem = "sub-01_space-FLAIR_label"
     truth = _save(manual / f"{stem}-L_mask.nii.gz", _image((TRUTH, 1), (MISSED, 1)))
     _save(manual / f"{stem}-normalWMH_mask.nii.gz", _image((NORMAL, 1)))
-    mask = _save(told / f"{stem}-L_mask.nii.gz", _image((TRUTH, 1)))
-    shown = _save(told / f"{stem}-L_probseg.nii.gz", _image((TRUTH, 0.9), (FALSE, 0.4)))
+    mask = _save(predictions / f"{stem}-L_mask.nii.gz", _image((TRUTH, 1)))
+    shown = _save(predictions / f"{stem}-L_probseg.nii.gz", _image((TRUTH, 0.9), (FALSE, 0.4)))
     seen = _image((TRUTH, 0.9), (FALSE, 0.7), (PALE, 0.2))
     probability = _on_working_grid(brain, seen)
     anatomy = np.zeros((CLASSES, *(-(-edge // 2) for edge in probability.shape)), np.float16)
@@ -82,7 +82,7 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(training, (case,))
 
 
-def test_masks_on_disk_and_the_candidate_net_meet_the_experts(bench: Bench) -> None:
+def test_agreement_of_cascade_and_candidate_net_with_experts(bench: Bench) -> None:
     found = {one.method: one.values for one in accuracy_stored.agreement(bench).findings}
     assert found["cascade"]["dice"] == pytest.approx(2 * 64 / (64 + 72))
     assert found["cascade"]["ppv"] == 1
@@ -95,20 +95,20 @@ def test_masks_on_disk_and_the_candidate_net_meet_the_experts(bench: Bench) -> N
     assert found["candidate net"]["volume_manual_ml"] == pytest.approx(0.072)
 
 
-def test_share_of_normal_hyperintensity_that_is_called(bench: Bench) -> None:
+def test_share_of_normal_hyperintensity_in_predictions(bench: Bench) -> None:
     found = {one.method: one.values for one in accuracy_stored.normal(bench).findings}
     # 12 of the 24 normal voxels lie in the false component
     assert found["candidate net"] == {"share": 0.5, "volume_ml": pytest.approx(0.024)}
     assert found["cascade"]["share"] == 0
 
 
-def test_visits_without_normal_hyperintensity_are_not_in_its_table(bench: Bench) -> None:
+def test_visits_without_normal_hyperintensity_are_excluded(bench: Bench) -> None:
     case = bench.cases[0]
     case.truth.with_name("sub-01_space-FLAIR_label-normalWMH_mask.nii.gz").unlink()
     assert accuracy_stored.normal(bench).findings == ()
 
 
-def test_what_the_refinement_net_removes(bench: Bench) -> None:
+def test_refinement_net_removes_false_candidates(bench: Bench) -> None:
     (found,) = accuracy_stored.refinement(bench).findings
     assert found.values == {
         "candidate_threshold": 0.1,
@@ -119,7 +119,7 @@ def test_what_the_refinement_net_removes(bench: Bench) -> None:
     }  # fmt: skip
 
 
-def test_removal_by_hand() -> None:
+def test_removal_of_small_example() -> None:
     truth = np.zeros((9, 9, 9), bool)
     masks = {name: np.zeros_like(truth) for name in ("candidates", "half", "after")}
     for row in (0, 4, 8):
@@ -137,11 +137,11 @@ def test_removal_by_hand() -> None:
     assert found["lost_half"] == pytest.approx(1 / 3)
     masks["half"][0, 6, 4:8] = masks["half"][4, 6, 4:8] = True
     masks["after"][[0, 2, 4, 6], 6, 4:8] = True
-    # what the net adds counts against it
+    # false components that the net adds give a negative value
     assert removal(masks, truth, voxel_volume=1.0)["removed_half"] == -1
 
 
-def test_without_other_folds_there_is_no_precise_point(bench: Bench) -> None:
+def test_precise_point_needs_other_folds(bench: Bench) -> None:
     assert accuracy_stored.point(bench).findings == ()
 
 
@@ -171,7 +171,7 @@ def _write_training(folder: Path, folds: list[list[str]]) -> None:
     (folder / "start" / "pretraining.pt").touch()
 
 
-def test_a_training_is_opened_as_it_was_planned(tmp_path: Path) -> None:
+def test_open_training_restores_plan(tmp_path: Path) -> None:
     _write_training(tmp_path, [["sub-01"], ["sub-02"], ["sub-03", "sub-04"]])
     training = open_training(tmp_path)
     assert training.split.folds == (("sub-01",), ("sub-02",), ("sub-03", "sub-04"))
@@ -182,7 +182,7 @@ def test_a_training_is_opened_as_it_was_planned(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"recipe": {}}', '{"split": 3, "recipe": {}}'])
-def test_what_is_no_training_is_refused(tmp_path: Path, content: str) -> None:
+def test_invalid_training_folder_is_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(NoInputError):
         open_training(tmp_path)
     (tmp_path / "start").mkdir()
@@ -223,7 +223,7 @@ def test_visits_are_paired_with_predictions_folds_and_sites(
     assert last.brain.name == "sub-04_ses-2_space-FLAIR_desc-brain_mask.nii.gz"
 
 
-def test_some_visits_only(predicted: Path, labelled_cohort: Path) -> None:
+def test_open_bench_selects_given_visits(predicted: Path, labelled_cohort: Path) -> None:
     labels = labelled_cohort / "derivatives" / "manual"
     bench = open_bench(predicted, labelled_cohort, labels, visits=["sub-02"])
     assert [case.key for case in bench.cases] == ["sub-02"]
@@ -240,7 +240,7 @@ def _run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     return int(main())
 
 
-def test_the_program_prints_and_keeps_the_rows_that_were_asked_for(
+def test_program_prints_and_saves_requested_rows(
     predicted: Path,
     labelled_cohort: Path,
     tmp_path: Path,
@@ -257,7 +257,7 @@ def test_the_program_prints_and_keeps_the_rows_that_were_asked_for(
     assert capsys.readouterr().out.split() == kept.split()
 
 
-def test_the_program_refuses_what_it_cannot_do(
+def test_program_refuses_invalid_folder_and_rows(
     tmp_path: Path,
     labelled_cohort: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -19,7 +19,7 @@ def _rows(section: Section) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def test_a_small_table_by_hand() -> None:
+def test_render_of_small_table() -> None:
     section = Section(
         "Title",
         "Note.",
@@ -45,7 +45,7 @@ def test_a_small_table_by_hand() -> None:
     )
 
 
-def test_five_patients_have_an_interval_four_have_none() -> None:
+def test_mean_has_interval_from_five_patients() -> None:
     five = tuple(_finding(f"sub-{n}", dice=n / 10) for n in range(5))
     section = Section("T", "", COLUMNS, five)
     expected = estimate_mean([n / 10 for n in range(5)])
@@ -55,7 +55,7 @@ def test_five_patients_have_an_interval_four_have_none() -> None:
     assert _rows(Section("T", "", COLUMNS, five[:4]))[-1][3] == "0.15"
 
 
-def test_visits_of_one_patient_are_counted_apart_from_patients() -> None:
+def test_mean_row_counts_patients_and_visits() -> None:
     visits = tuple(_finding(f"sub-1_ses-{n}", dice=0.5) for n in range(6))
     row = _rows(Section("T", "", COLUMNS, visits))[-1]
     assert row[0] == "**mean, n = 1, 6 visits**"
@@ -69,7 +69,7 @@ def test_a_patient_with_more_visits_counts_once() -> None:
     assert row[3:] == ["0.50", "3"]
 
 
-def test_undefined_figures_are_named_and_their_mean_says_how_many_it_had() -> None:
+def test_undefined_values_are_shown_and_mean_gives_count() -> None:
     findings = (
         _finding("sub-1", dice=math.nan, count=1),
         _finding("sub-2", dice=0.5, count=1),
@@ -82,7 +82,7 @@ def test_undefined_figures_are_named_and_their_mean_says_how_many_it_had() -> No
     assert nobody[-1][3] == "n/a"
 
 
-def test_methods_keep_their_order_and_have_means_of_their_own() -> None:
+def test_methods_keep_order_and_have_separate_means() -> None:
     findings = (
         _finding("sub-1", method="net", dice=0.1),
         _finding("sub-1", method="cascade", dice=0.3),
@@ -105,6 +105,6 @@ def test_a_section_may_have_no_means_or_no_table() -> None:
 
 
 @pytest.mark.parametrize(("digits", "text"), [(0, "1"), (2, "0.50")])
-def test_digits(digits: int, text: str) -> None:
+def test_show_estimate_rounds_to_digits(digits: int, text: str) -> None:
     value = 0.5 if digits else 1.0
     assert show_estimate(estimate_mean([value]), digits) == text

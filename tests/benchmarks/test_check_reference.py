@@ -1,4 +1,4 @@
-"""Lesions that experts drew, counted as painted ones are; by hand."""
+"""Counting of expert lesions in the same way as painted ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LARGE, SMALL, TINY = np.s_[2:5, 2:4, 2:4], np.s_[8, 2:5, 2], np.s_[10, 6, 6:8]
 
 
 def scanned(affine: np.ndarray) -> FirstScan:
-    """A mask that has one voxel of the large lesion; the small one lies in its own region."""
+    """First scan that finds one voxel of the large lesion; the small one has its own region."""
     brain = np.ones(SHAPE, bool)
     stack = Stack(np.zeros((3, *SHAPE), np.float32), (True, False, False), brain, affine)
     regions = np.full(SHAPE, Region.DEEP_WHITE_MATTER, np.int8)
@@ -35,8 +35,8 @@ def scanned(affine: np.ndarray) -> FirstScan:
 
 
 @pytest.mark.parametrize("flip", [1.0, -1.0])
-def test_experts_lesions_are_counted_on_the_grid_of_the_networks(flip: float) -> None:
-    """Their mask may be stored in another order than the grid of the networks."""
+def test_expert_lesions_are_counted_on_network_grid(flip: float) -> None:
+    """The expert mask may have another voxel order than the grid of the networks."""
     truth = np.zeros(SHAPE, np.float32)
     for place in (LARGE, SMALL, TINY):
         truth[place] = 1
@@ -49,6 +49,6 @@ def test_experts_lesions_are_counted_on_the_grid_of_the_networks(flip: float) ->
     ]
 
 
-def test_nothing_drawn_gives_nothing() -> None:
+def test_empty_expert_mask_gives_no_lesions() -> None:
     empty = Volume(np.zeros(SHAPE, np.float32), np.eye(4))
     assert experts_lesions(scanned(np.eye(4)), empty) == []

@@ -17,7 +17,7 @@ MODULES = (
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_hold(name: str) -> None:
+def test_docstring_examples_pass(name: str) -> None:
     module = importlib.import_module(name)
     done = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert done.attempted

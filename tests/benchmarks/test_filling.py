@@ -1,4 +1,4 @@
-"""Filling of painted lesions, measured on a brain of balls whose white matter is noise."""
+"""Filling of painted lesions in a spherical brain phantom with noisy white matter."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def small_place() -> Place:
     return Place(labels, white, normal)
 
 
-def test_errors_by_hand() -> None:
-    """Normal are voxels 0, 6, 7 and 8: mean 0, standard deviation 1."""
+def test_filling_errors_of_small_example() -> None:
+    """Voxels 0, 6, 7 and 8 are normal white matter: mean 0, standard deviation 1."""
     row = [1, 0, 0, 0, 5, 5, -1, 1, -1]
     original = np.array(row, np.float32).reshape(9, 1, 1)
     painted, found = original.copy(), original.copy()
@@ -82,10 +82,10 @@ def test_errors_by_hand() -> None:
     assert values["border_error"] == pytest.approx(0.25 / 3)
     assert values["border_changed"] == 1
     assert values["far_changed"] == 1
-    assert np.isnan(values["texture"])  # one voxel does not vary
+    assert np.isnan(values["texture"])  # undefined for one voxel
 
 
-def test_texture_is_the_spread_within_lesions() -> None:
+def test_texture_is_standard_deviation_within_lesions() -> None:
     labels = np.zeros((12, 1, 1), np.int32)
     labels[0:2], labels[4:6] = 1, 2
     white = np.ones(labels.shape, bool)
@@ -99,7 +99,9 @@ def test_texture_is_the_spread_within_lesions() -> None:
     assert compare(2 * original, original, original, place)["texture"] == pytest.approx(2)
 
 
-def test_the_three_ways(prepared: Prepared, tissue: NDArray[np.uint8]) -> None:
+def test_treat_gives_left_in_constant_and_filled_images(
+    prepared: Prepared, tissue: NDArray[np.uint8]
+) -> None:
     stack = prepared.stack
     labels = np.zeros(tissue.shape, np.int32)
     labels[58:62, 38:42, 38:42] = 1
@@ -118,8 +120,10 @@ def test_the_three_ways(prepared: Prepared, tissue: NDArray[np.uint8]) -> None:
     assert filled.std() == pytest.approx(0.2, abs=0.1)
 
 
-def test_a_visit_from_painting_to_volumes(prepared: Prepared, tissue: NDArray[np.uint8]) -> None:
-    """Networks that see no lesion, and take what is bright on FLAIR for cortex."""
+def test_measure_visit_compares_filling_methods(
+    prepared: Prepared, tissue: NDArray[np.uint8]
+) -> None:
+    """The stub networks find no lesion and classify bright FLAIR voxels as cortex."""
 
     def run(stack: Stack) -> Mapping[str, Volume]:
         bright = (stack.data[0] > 1) & (tissue == Anatomy.WHITE_MATTER)
@@ -153,7 +157,7 @@ def test_a_visit_from_painting_to_volumes(prepared: Prepared, tissue: NDArray[np
     assert found.volumes[OURS][0]["painted_ml"] > 0.3
 
 
-def test_experts_masks_may_be_stored_in_another_order(tmp_path: Path) -> None:
+def test_expert_masks_of_other_voxel_order_are_read(tmp_path: Path) -> None:
     shape = (6, 5, 4)
     stack = Stack(
         np.zeros((3, *shape), np.float32), (True, False, False), np.ones(shape, bool), np.eye(4)

@@ -1,4 +1,4 @@
-"""A brain of balls that lesions are painted into, and what a check measures of a visit."""
+"""A spherical brain phantom for painting lesions, and results of checked visits."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ball(radius: float, centre: Sequence[float] = (40, 40, 40)) -> NDArray[np.bo
 
 @pytest.fixture(scope="session")
 def brain() -> dict[str, NDArray[Any]]:
-    """Brain mask, CNN-1's classes, codes of the regions' anatomy, and where nothing is painted."""
+    """Brain mask, CNN-1 classes, codes of the region anatomy, and voxels without painting."""
     inside, ventricle, white = ball(36), ball(9), ball(31)
     below = np.zeros_like(inside)
     below[:, :, :22] = True
@@ -57,7 +57,7 @@ def brain() -> dict[str, NDArray[Any]]:
 
 @pytest.fixture(scope="session")
 def canvas(brain: dict[str, NDArray[Any]]) -> Canvas:
-    """A flat brain without T2w; own lesions are 1.5 brighter on FLAIR; nothing is blurred."""
+    """A constant brain without T2w and blur; own lesions are 1.5 brighter on FLAIR."""
     inside = brain["inside"]
     images = np.zeros((3, *inside.shape), np.float32)
     images[:2, ~inside] = -3
@@ -72,7 +72,7 @@ def canvas(brain: dict[str, NDArray[Any]]) -> Canvas:
 
 
 def lesion(volume: float, *, found: bool, **more: Any) -> dict[str, Any]:
-    """Row of a painted lesion; a found one is outlined with twice its volume."""
+    """Row of a painted lesion; a found one is predicted with twice its volume."""
     row = {
         "draw": 1,
         "index": 1,

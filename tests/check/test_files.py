@@ -1,4 +1,4 @@
-"""What is kept of a visit, and the tables that are made of it."""
+"""Stored results of a checked visit, and the tables built from them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("session", [None, "1"])
-def test_a_visit_is_read_as_it_was_kept(
+def test_stored_visit_is_read_back_unchanged(
     tmp_path: Path, make_check: Make, session: str | None
 ) -> None:
     kept = Stored(make_check(session=session), "abc", SETTINGS)
@@ -48,7 +48,7 @@ def test_a_visit_is_read_as_it_was_kept(
     assert read_all(tmp_path) == [kept]
 
 
-def test_a_dice_that_is_not_defined_stays_so(tmp_path: Path, make_check: Make) -> None:
+def test_undefined_dice_stays_undefined(tmp_path: Path, make_check: Make) -> None:
     rescans = ({"rescan": 1, "load_ml": 0.0, "dice": math.nan},)
     write_stored(tmp_path, Stored(replace(make_check(), rescans=rescans), "abc", SETTINGS))
     (kept,) = read_all(tmp_path)
@@ -70,7 +70,7 @@ def test_a_dice_that_is_not_defined_stays_so(tmp_path: Path, make_check: Make) -
         {"participant": "02"},
     ],
 )
-def test_what_is_not_of_this_program_or_visit_is_passed_over(
+def test_invalid_or_mismatched_check_record_is_ignored(
     tmp_path: Path, make_check: Make, change: dict[str, Any]
 ) -> None:
     content = {"format": FORMAT, **asdict(Stored(make_check(), "abc", SETTINGS))}
@@ -84,14 +84,14 @@ def test_what_is_not_of_this_program_or_visit_is_passed_over(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
-def test_a_damaged_file_is_passed_over(tmp_path: Path, text: str) -> None:
+def test_damaged_check_record_is_ignored(tmp_path: Path, text: str) -> None:
     path = tmp_path / "sub-01.json"
     path.write_text(text)
     assert read_stored(path) is None
     assert read_stored(tmp_path / "nowhere.json") is None
 
 
-def test_the_row_of_a_visit_by_hand(make_check: Make) -> None:
+def test_visit_row_of_small_example(make_check: Make) -> None:
     """Loads 2, 2.5 and 3 mL: their SD is 0.5."""
     row = visit_row(make_check("07", 2.0, (2.5, 3.0), session="b", flags=("one", "two")))
     assert set(row) | {"reason"} == set(VISIT_COLUMNS)
@@ -115,7 +115,7 @@ def test_the_row_of_a_visit_by_hand(make_check: Make) -> None:
     assert math.isnan(visit_row(make_check(rescans=()))["load_sd_ml"])
 
 
-def test_tables_and_summary(tmp_path: Path, make_check: Make) -> None:
+def test_write_results_writes_tables_and_summary(tmp_path: Path, make_check: Make) -> None:
     visits = [make_check("01"), make_check("02", session="1")]
     failures = [Failure("03", None, "the FLAIR is cut off")]
     content = write_results(tmp_path, visits, failures, SETTINGS, None)
@@ -146,7 +146,7 @@ def reference(painted: tuple[float, float], drawn: tuple[float, float]) -> dict[
     }
 
 
-def test_notes_say_what_is_known_of_the_bound() -> None:
+def test_notes_describe_upper_lower_or_no_bound() -> None:
     said = {
         UNKNOWN: notes(None),
         UPPER: notes(reference((0.6, 0.7), (0.1, 0.2))),
@@ -161,6 +161,6 @@ def test_notes_say_what_is_known_of_the_bound() -> None:
         assert "is not a bound" in " ".join(said[kind])
 
 
-def test_the_report_does_without_a_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_reference_file_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "REFERENCE", "no_such_file.json")
     assert read_reference() is None

@@ -1,4 +1,4 @@
-"""Masks of a line of voxels, before and after lesions were painted, by hand."""
+"""Comparison of one-dimensional masks before and after painting of lesions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LENGTH = 14
 
 
 def line(**labels: slice) -> np.ndarray:
-    """Label places of a line; ``_2=slice(4, 6)`` makes label 2."""
+    """Label voxels of a line; ``_2=slice(4, 6)`` sets label 2."""
     values = np.zeros(LENGTH, np.int32)
     for name, place in labels.items():
         values[place] = int(name[1:])
     return values.reshape(-1, 1, 1)
 
 
-def test_one_lesion_of_the_mask_over_two_painted_ones_is_shared_out() -> None:
+def test_predicted_lesion_over_two_painted_ones_is_divided() -> None:
     painted = line(_1=slice(2, 4), _2=slice(8, 10))
     found = compare_masks(painted, line(), line(_1=slice(2, 10)))
     assert found.found.tolist() == [True, True]
@@ -29,7 +29,7 @@ def test_one_lesion_of_the_mask_over_two_painted_ones_is_shared_out() -> None:
     assert found.false == ()
 
 
-def test_what_was_there_before_is_neither_found_nor_false() -> None:
+def test_lesions_present_before_painting_are_not_counted() -> None:
     painted, before = line(_1=slice(10, 12)), line(_1=slice(0, 3))
     grown = compare_masks(painted, before, line(_1=slice(0, 4)))
     assert (grown.found.tolist(), grown.volumes.tolist(), grown.false) == ([False], [0], ())
@@ -37,7 +37,7 @@ def test_what_was_there_before_is_neither_found_nor_false() -> None:
     assert (gone.found.tolist(), gone.volumes.tolist(), gone.false) == ([False], [0], ())
 
 
-def test_of_a_lesion_that_joins_a_painted_one_only_the_new_part_counts() -> None:
+def test_only_new_voxels_of_merged_lesion_count() -> None:
     painted, before = line(_1=slice(6, 9)), line(_1=slice(2, 4))
     found = compare_masks(painted, before, line(_1=slice(2, 9)))
     assert (found.found.tolist(), found.volumes.tolist(), found.false) == ([True], [5], ())
@@ -48,17 +48,19 @@ def test_of_a_lesion_that_joins_a_painted_one_only_the_new_part_counts() -> None
     [
         (line(_1=slice(4, 7)), (3,)),
         (line(_1=slice(4, 5), _2=slice(12, 14)), (2, 1)),
-        # beside a painted lesion is not on it
+        # a lesion beside a painted one does not overlap it
         (line(_1=slice(2, 3)), (1,)),
         (line(_1=slice(1, 3)), ()),
     ],
 )
-def test_false_positives_touch_nothing(after: np.ndarray, false: tuple[int, ...]) -> None:
+def test_false_positives_touch_no_painted_or_earlier_lesion(
+    after: np.ndarray, false: tuple[int, ...]
+) -> None:
     painted, before = line(_1=slice(0, 2)), line(_1=slice(9, 10))
     assert compare_masks(painted, before, after).false == false
 
 
-def test_nothing_painted() -> None:
+def test_without_painted_lesions_all_new_ones_are_false() -> None:
     found = compare_masks(line(), line(), line(_1=slice(3, 5)))
     assert (found.found.tolist(), found.volumes.tolist(), found.false) == ([], [], (2,))
 

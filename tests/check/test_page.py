@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bids_msseg.check.files import write_results
-from bids_msseg.check.page import render_check, write_page
+from bids_msseg.check.page import interval, render_check, value, write_page
 from bids_msseg.check.summary import VisitCheck, sensitivity, summarise
 
 Make = Callable[..., Any]
@@ -19,7 +19,7 @@ EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
 
 
 class _Closed(HTMLParser):
-    """Every tag that is opened is closed."""
+    """Parser that requires balanced tags."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def test_the_page_shows_rates_volumes_and_loads(tmp_path: Path, make_check: Make
     assert html.count('class="mark') == 3
 
 
-def test_the_labelled_cohort_stands_beside(
+def test_page_shows_results_of_labelled_cohort(
     tmp_path: Path, make_check: Make, make_lesion: Make
 ) -> None:
     known = {
@@ -73,21 +73,28 @@ def test_the_labelled_cohort_stands_beside(
         assert words in html
 
 
-def test_without_rescans_and_lesions_the_page_says_so(tmp_path: Path, make_check: Make) -> None:
+def test_page_without_rescans_and_lesions_has_note(tmp_path: Path, make_check: Make) -> None:
     html = render(tmp_path, [make_check(rescans=(), lesions=(), draws=())])
     assert "There is no pseudo-rescan" in html
     assert "n/a" in html
     assert 'class="mark' not in html
 
 
-def test_texts_of_the_data_stay_text(tmp_path: Path, make_check: Make) -> None:
+def test_page_escapes_text_of_data(tmp_path: Path, make_check: Make) -> None:
     html = render(tmp_path, [make_check(flags=(EVIL,), session=EVIL)])
     assert "<script" not in html
     assert "<img" not in html
 
 
+def test_values_and_intervals_are_formatted() -> None:
+    rows = ({"share": 0.625}, {"share": None}, {"value": 0.12345})
+    assert [value(row) for row in rows] == ["62 %", "n/a", "0.123"]
+    assert interval({"share": 0.5, "low": 0.25, "high": 0.75}) == "25 to 75 %"
+    assert interval({"value": 0.5, "low": None, "high": None}) == ""
+
+
 @pytest.mark.parametrize("loads", [(0.0, (0.0,)), (0.0, (0.0, 0.0, 0.0))])
-def test_loads_of_nothing_can_be_drawn(
+def test_page_plots_zero_loads(
     tmp_path: Path, make_check: Make, loads: tuple[float, tuple[float, ...]]
 ) -> None:
     html = render(tmp_path, [make_check("01", *loads)])

@@ -1,4 +1,4 @@
-"""Painting into a brain of balls: what is added, where, and what is left alone."""
+"""Painting of lesions into a spherical brain phantom: contrast, size and location."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def painted(canvas: Canvas, seed: int = 0, draw: int = 0) -> Painted:
 
 
 def blurred(canvas: Canvas, sd: float) -> Canvas:
-    """Make slices along z."""
+    """Blur along z, as by thick slices."""
     blur = np.zeros((3, 3))
     blur[:, 2] = sd
     return replace(canvas, blur=blur)
@@ -50,7 +50,7 @@ def test_nothing_changes_outside_the_support(
     outside = ~found.support
     np.testing.assert_array_equal(found.images[:, outside], canvas.images[:, outside])
     assert not found.support[~brain["inside"]].any()
-    # what is lesion for the report lies where it may lie
+    # reported lesions are inside the support and outside blocked voxels
     labels = found.lesions.labels > 0
     assert labels.any()
     assert not labels[brain["blocked"]].any()
@@ -61,7 +61,7 @@ def test_nothing_changes_outside_the_support(
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=3)
-def test_the_same_seed_paints_the_same(canvas: Canvas, seed: int) -> None:
+def test_painting_is_deterministic_for_seed(canvas: Canvas, seed: int) -> None:
     one, other = (painted(canvas, seed, draw=1) for _ in range(2))
     np.testing.assert_array_equal(one.images, other.images)
     np.testing.assert_array_equal(one.lesions.labels, other.lesions.labels)
@@ -75,6 +75,11 @@ def test_input_is_not_changed(canvas: Canvas) -> None:
     np.testing.assert_array_equal(canvas.images, before)
 
 
+def test_size_level_of_an_edge_is_the_larger_class() -> None:
+    levels = [size_level(volume) for volume in (3, 9.9, 10, 200, 5000)]
+    assert levels == ["3-10", "3-10", "10-50", ">200", ">200"]
+
+
 def test_every_size_and_region_is_painted(canvas: Canvas) -> None:
     found = painted(canvas)
     volumes = found.lesions.volumes
@@ -84,7 +89,7 @@ def test_every_size_and_region_is_painted(canvas: Canvas) -> None:
     assert len(found.strengths) == len(found.added) == len(volumes)
 
 
-def test_three_draws_give_a_place_every_strength(canvas: Canvas) -> None:
+def test_three_draws_use_all_strengths_at_each_location(canvas: Canvas) -> None:
     """The same random numbers put the same lesions into each draw."""
     draws = [painted(canvas, seed=4, draw=draw) for draw in range(3)]
     for one in draws[1:]:
@@ -94,10 +99,10 @@ def test_three_draws_give_a_place_every_strength(canvas: Canvas) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_lesion_adds_its_share_of_the_contrast(canvas: Canvas, seed: int) -> None:
+def test_painted_contrast_is_proportional_to_strength(canvas: Canvas, seed: int) -> None:
     found = painted(canvas, seed)
     wanted = np.array(found.strengths) * canvas.contrast[0]
-    # clipped texture and the halos of neighbours leave a trace
+    # clipped texture and halos of neighbouring lesions cause small differences
     np.testing.assert_allclose(found.added, wanted, rtol=0.2)
     inside = found.lesions.labels > 0
     assert found.images[0][inside].mean() > 0
@@ -105,7 +110,7 @@ def test_a_lesion_adds_its_share_of_the_contrast(canvas: Canvas, seed: int) -> N
 
 
 @pytest.mark.parametrize("sd", BLURS[1:])
-def test_thick_voxels_lower_the_contrast_most_of_small_lesions(canvas: Canvas, sd: float) -> None:
+def test_thick_slices_reduce_contrast_most_in_small_lesions(canvas: Canvas, sd: float) -> None:
     sharp, thick = painted(canvas), painted(blurred(canvas, sd))
     np.testing.assert_array_equal(sharp.lesions.labels, thick.lesions.labels)
     kept = np.array(thick.added) / np.array(sharp.added)
@@ -118,12 +123,14 @@ def test_thick_voxels_lower_the_contrast_most_of_small_lesions(canvas: Canvas, s
     ("edges", "expected"),
     [((1, 1, 1), (0, 0, 0)), ((0.5, 1, 2), (0, 0, 0.75**0.5)), ((1, 3, 1), (0, 2**0.5, 0))],
 )
-def test_blur_of_voxels_by_hand(edges: tuple[float, ...], expected: tuple[float, ...]) -> None:
+def test_voxel_blur_of_small_example(
+    edges: tuple[float, ...], expected: tuple[float, ...]
+) -> None:
     image = Volume(np.zeros((2, 2, 2)), np.diag([*edges, 1.0]))
     np.testing.assert_allclose(voxel_blur(image, np.eye(4), np.eye(4)), expected, atol=1e-12)
 
 
-def test_blur_follows_the_slices_of_another_contrast() -> None:
+def test_voxel_blur_follows_slice_direction_of_other_contrast() -> None:
     """Slices along y of its own grid that lie along z of the FLAIR, whose grid is shifted."""
     image = Volume(np.zeros((2, 2, 2)), np.diag([1.0, 3.0, 1.0, 1.0]))
     turn = np.array([[1.0, 0, 0, 7], [0, 0, -1, 5], [0, 1, 0, 0], [0, 0, 0, 1]])
@@ -132,7 +139,7 @@ def test_blur_follows_the_slices_of_another_contrast() -> None:
     np.testing.assert_allclose(voxel_blur(image, turn, grid), (0, 0, 2**0.5), atol=1e-9)
 
 
-def test_without_white_matter_nothing_can_be_painted(brain: dict[str, NDArray[Any]]) -> None:
+def test_missing_white_matter_is_refused(brain: dict[str, NDArray[Any]]) -> None:
     everything = np.ones(brain["inside"].shape, bool)
     with pytest.raises(DataError):
         find_terrain(brain["tissue"], brain["anatomy"], everything)
@@ -141,7 +148,7 @@ def test_without_white_matter_nothing_can_be_painted(brain: dict[str, NDArray[An
         find_terrain(no_white, brain["anatomy"], brain["blocked"])
 
 
-def test_a_room_for_no_lesion_gives_none(canvas: Canvas) -> None:
+def test_too_little_white_matter_gives_no_lesions(canvas: Canvas) -> None:
     """Two voxels are less than the smallest lesion."""
     tiny = np.zeros(canvas.brain.shape, bool)
     tiny[50, 40, 40:42] = True

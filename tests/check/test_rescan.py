@@ -7,13 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_msseg.check.rescan import (
-    RescanPlan,
-    map_back,
-    plan_rescans,
-    pseudo_rescan,
-    thicken,
-)
+from bids_msseg.check.rescan import RescanPlan, map_back, plan_rescans, pseudo_rescan
 from bids_msseg.imaging.normalise import zscore
 
 ALL = (True, True, True)
@@ -22,7 +16,7 @@ STILL = RescanPlan(degrees=0, shift=(0, 0, 0), noise=0)
 
 @pytest.fixture(scope="module")
 def ball() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Smooth images, a ball of brain 20 voxels wide, and a lesion of 7 voxels off its middle."""
+    """Smooth images, a spherical brain of 20 voxels, and an off-centre lesion of 7 voxels."""
     index = np.indices((28, 26, 24)).astype(float)
     far = np.sqrt(sum((axis - at) ** 2 for axis, at in zip(index, (13, 12, 11), strict=True)))
     spot = np.sqrt(sum((axis - at) ** 2 for axis, at in zip(index, (16, 10, 12), strict=True)))
@@ -32,7 +26,7 @@ def ball() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return images, brain, spot < 3.5
 
 
-def test_a_whole_voxel_shift_moves_everything_exactly(ball) -> None:
+def test_whole_voxel_shift_is_exact(ball) -> None:
     images, brain, _ = ball
     plan = RescanPlan(degrees=0, shift=(2, -1, 3), noise=0)
     again = pseudo_rescan(images, ALL, brain, plan)
@@ -50,7 +44,7 @@ def test_a_whole_voxel_shift_moves_everything_exactly(ball) -> None:
     np.testing.assert_array_equal(map_back(probability, again, brain.shape), brain)
 
 
-def test_a_quarter_turn_is_a_transposition(ball) -> None:
+def test_quarter_turn_equals_array_rotation(ball) -> None:
     images, brain, _ = ball
     cube, inside = images[:, :24, :24, :24], brain[:24, :24, :24]
     plan = RescanPlan(degrees=90, turn_axis=(0, 0, 2), shift=(0, 0, 0), noise=0)
@@ -66,10 +60,10 @@ def test_a_quarter_turn_is_a_transposition(ball) -> None:
     )
 
 
-def test_what_is_found_again_comes_back_to_its_place(ball) -> None:
+def test_map_back_returns_lesion_to_original_position(ball) -> None:
     images, brain, lesion = ball
     again = pseudo_rescan(images, ALL, brain, RescanPlan(noise=0))
-    # the lesion's image is the brightest spot: its centre must come back
+    # the lesion is the brightest spot: its centre must be mapped back
     bright = np.where(again.brain, again.images[0], -9)
     marked = (bright >= np.sort(bright.ravel())[-30]).astype(np.float32)
     back = map_back(marked, again, brain.shape)
@@ -80,7 +74,7 @@ def test_what_is_found_again_comes_back_to_its_place(ball) -> None:
     assert 2 * (kept & brain).sum() / (kept.sum() + brain.sum()) > 0.97
 
 
-def test_noise_has_the_size_that_was_asked_for(ball) -> None:
+def test_noise_has_requested_standard_deviation(ball) -> None:
     images, brain, _ = ball
     calm = pseudo_rescan(images, ALL, brain, STILL)
     noisy = pseudo_rescan(images, ALL, brain, RescanPlan(degrees=0, shift=(0, 0, 0), noise=0.2))
@@ -92,7 +86,7 @@ def test_noise_has_the_size_that_was_asked_for(ball) -> None:
     assert abs(np.corrcoef(apart)[0, 1]) < 0.1
 
 
-def test_noise_of_thick_slices_goes_on_between_them(ball) -> None:
+def test_noise_of_thick_slices_is_correlated_across_slices(ball) -> None:
     images, brain, _ = ball
     plan = RescanPlan(degrees=0, shift=(0, 0, 0), noise=0.2, slices=6.0)
     apart = (
@@ -122,36 +116,6 @@ def test_the_same_seed_gives_the_same_scan(ball) -> None:
     assert (first != other).any()
 
 
-def test_thick_slices_by_hand() -> None:
-    line = np.array([0, 3, 6, 9, 9, 9, 0], float)
-    # the last slice is completed with the last plane
-    np.testing.assert_allclose(thicken(line, 3, 0), [3, 3, 5, 7, 9, 6, 3], atol=1e-6)
-    field = np.broadcast_to(line[None, :, None], (2, 7, 2))
-    np.testing.assert_allclose(thicken(field, 3, 1)[1, :, 1], [3, 3, 5, 7, 9, 6, 3], atol=1e-6)
-    np.testing.assert_array_equal(thicken(line, 1, 0), line)
-    np.testing.assert_allclose(thicken(line[:2], 3, 0), [2, 2])
-
-
-def test_three_millimetre_slices_blur_across_only(ball) -> None:
-    images, brain, _ = ball
-    thin = pseudo_rescan(images, ALL, brain, STILL)
-    thick = pseudo_rescan(
-        images, ALL, brain, RescanPlan(0, shift=(0, 0, 0), noise=0, slices=3, thicken=True)
-    )
-    assert not np.array_equal(thin.images, thick.images)
-    inner = (slice(8, 18), slice(7, 17), slice(6, 16))
-    # this contrast varies along x only, but for the lesion, which lies beyond the plane x = 9
-    np.testing.assert_allclose(thick.images[0][9][inner[1:]].std(), 0, atol=0.1)
-    with pytest.raises(ValueError, match="whole voxels"):
-        pseudo_rescan(images, ALL, brain, RescanPlan(slices=2.5, thicken=True))
-
-
-def test_thick_visits_move_in_plane_only() -> None:
-    plan = RescanPlan.of_thick(6.5, 1)
-    assert plan == RescanPlan(0, shift=(1.3, 0, 2.1), slices=6.5, slice_axis=1)
-    assert not plan.thicken
-
-
 def test_each_contrast_has_its_own_noise(ball) -> None:
     images, brain, _ = ball
     calm = pseudo_rescan(images, ALL, brain, STILL)
@@ -160,7 +124,7 @@ def test_each_contrast_has_its_own_noise(ball) -> None:
     assert changed == [False, True, False]
 
 
-def test_one_noise_for_all_is_the_same_as_three_equal_ones(ball) -> None:
+def test_scalar_noise_equals_three_equal_values(ball) -> None:
     images, brain, _ = ball
     one, three = (
         pseudo_rescan(images, ALL, brain, RescanPlan(noise=noise)).images
@@ -170,7 +134,7 @@ def test_one_noise_for_all_is_the_same_as_three_equal_ones(ball) -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 5))
-def test_drawn_movements_are_small_and_follow_the_seed(seed: int, count: int) -> None:
+def test_planned_movements_are_small_and_depend_on_seed(seed: int, count: int) -> None:
     plans, again = (
         plan_rescans((1.0, 1.0, 1.2), (0.1, 0.2, 0.3), np.random.default_rng(seed), count)
         for _ in range(2)
@@ -180,11 +144,11 @@ def test_drawn_movements_are_small_and_follow_the_seed(seed: int, count: int) ->
     for plan in plans:
         assert 1 <= plan.degrees <= 5
         assert max(map(abs, plan.shift)) <= 2
-        assert (plan.noise, plan.slices, plan.thicken) == ((0.1, 0.2, 0.3), 1.0, False)
+        assert (plan.noise, plan.slices) == ((0.1, 0.2, 0.3), 1.0)
 
 
 @pytest.mark.parametrize("axis", range(3))
-def test_heads_of_thick_slices_are_drawn_in_plane(axis: int) -> None:
+def test_rescans_of_thick_slices_are_planned_in_plane(axis: int) -> None:
     spacing = [0.9, 0.9, 0.9]
     spacing[axis] = 5.0
     plans = plan_rescans(spacing, (0.1, 0.1, 0.1), np.random.default_rng(0), 3)

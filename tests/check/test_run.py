@@ -1,4 +1,4 @@
-"""Which visits are checked, what is resumed, and how a check ends; no image is read."""
+"""Selection of visits, resuming, and results of a check; no image is read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check(
     make_check: Callable[..., Any],
     tmp_path: Path,
 ) -> Callable[..., tuple[ExitCode, list[str]]]:
-    """Check three visits with a measurement that takes no time; say which were measured."""
+    """Check three visits with a stub measurement; return the measured visits."""
     visits = [Visit(label, None, tmp_path / "raw" / f"{label}.nii.gz") for label in "123"]
     for visit in visits:
         visit.flair.write_text(visit.key)
@@ -81,9 +81,7 @@ def statuses(out: Path) -> dict[str, str]:
         return {row["participant_id"]: row["status"] for row in rows}
 
 
-def test_a_check_writes_everything_and_resumes(
-    check: Callable[..., Any], config: RunConfig
-) -> None:
+def test_check_writes_all_files_and_resumes(check: Callable[..., Any], config: RunConfig) -> None:
     out = config.output_dir
     assert check() == (ExitCode.SUCCESS, ["sub-1", "sub-2", "sub-3"])
     assert {"check.tsv", "check_visits.tsv", "check.json", "check.html"} <= {
@@ -105,7 +103,7 @@ def test_a_check_writes_everything_and_resumes(
     assert check(Plan(draws=2, max_visits=5))[1] == ["sub-1", "sub-2", "sub-3"]
 
 
-def test_checks_of_single_participants_come_together(
+def test_checks_of_single_participants_are_combined(
     check: Callable[..., Any], config: RunConfig
 ) -> None:
     for label in "12":
@@ -113,7 +111,7 @@ def test_checks_of_single_participants_come_together(
     assert set(statuses(config.output_dir)) == {"sub-1", "sub-2"}
 
 
-def test_visits_of_other_settings_are_left_out(
+def test_visits_checked_with_other_settings_are_excluded(
     check: Callable[..., Any], config: RunConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     check(Plan(draws=2, max_visits=5), only="1")
@@ -151,11 +149,11 @@ def test_a_visit_that_fails_does_not_stop_others(
     assert statuses(config.output_dir) == {
         f"sub-{label}": "failed" if f"sub-{label}" in errors else "ok" for label in "123"
     }
-    # it is tried again
+    # the visit is retried
     assert check() == (ExitCode.SUCCESS, sorted(errors))
 
 
-def test_a_visit_that_has_changed_and_fails_is_shown_once(
+def test_changed_visit_that_fails_is_listed_once(
     check: Callable[..., Any], config: RunConfig
 ) -> None:
     check()
@@ -167,13 +165,15 @@ def test_a_visit_that_has_changed_and_fails_is_shown_once(
     assert "sub-3" not in (config.output_dir / "check.tsv").read_text(encoding="utf-8")
 
 
-def test_where_all_fail_there_are_no_tables(check: Callable[..., Any], config: RunConfig) -> None:
+def test_no_tables_are_written_if_all_visits_fail(
+    check: Callable[..., Any], config: RunConfig
+) -> None:
     errors = {f"sub-{label}": DataError("cut off", hint="fetch it") for label in "123"}
     assert check(errors=errors)[0] == ExitCode.DATA_ERROR
     assert not list(config.output_dir.glob("check*"))
 
 
-def test_the_description_of_a_finished_run_stays(
+def test_existing_dataset_description_is_kept(
     check: Callable[..., Any], config: RunConfig
 ) -> None:
     out = config.output_dir
@@ -186,7 +186,7 @@ def test_the_description_of_a_finished_run_stays(
     assert "check*" in (out / ".bidsignore").read_text().split()
 
 
-def test_what_another_run_has_is_left_to_it(
+def test_visit_locked_by_another_run_is_skipped(
     check: Callable[..., Any], config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take = VisitLocks.acquire
@@ -199,7 +199,7 @@ def test_what_another_run_has_is_left_to_it(
     assert set(statuses(config.output_dir)) == {"sub-1", "sub-3"}
 
 
-def test_a_full_or_closed_folder_is_an_error_of_ours(
+def test_unwritable_output_raises_cannot_create_error(
     check: Callable[..., Any], config: RunConfig
 ) -> None:
     (config.output_dir / "check.tsv").mkdir()
@@ -208,15 +208,15 @@ def test_a_full_or_closed_folder_is_an_error_of_ours(
 
 
 @pytest.mark.parametrize(
-    ("timings", "told"),
+    ("timings", "message"),
     [({"segment": 10.0, "bias": 5.0}, "expected time 1 min 45 s"), ({}, "not known")],
 )
-def test_the_expected_time_is_told_before(
+def test_expected_time_is_logged_before_first_visit(
     check: Callable[..., Any],
     config: RunConfig,
     caplog: pytest.LogCaptureFixture,
     timings: dict[str, float],
-    told: str,
+    message: str,
 ) -> None:
     """Three visits, each 5 s and three runs of 10 s."""
     record = VisitRecord("9", None, "sub-9", "ok", timings_s=timings)
@@ -224,7 +224,7 @@ def test_the_expected_time_is_told_before(
     with caplog.at_level(logging.INFO, "bids_msseg"):
         check()
     lines = [one.getMessage() for one in caplog.records]
-    (announced,) = [place for place, line in enumerate(lines) if told in line]
+    (announced,) = [place for place, line in enumerate(lines) if message in line]
     assert "3 visits, 3 runs of the networks" in lines[announced]
     assert announced < min(place for place, line in enumerate(lines) if "[1/3]" in line)
 
@@ -273,11 +273,13 @@ def test_visits_are_spread_over_participants(most: int, expected: list[str]) -> 
         (Resources(8, 1, 64.0), 0, True, 1),
     ],
 )
-def test_visits_at_a_time(resources: Resources, visits: int, on_cpu: bool, expected: int) -> None:
+def test_number_of_workers_follows_resources(
+    resources: Resources, visits: int, on_cpu: bool, expected: int
+) -> None:
     assert run._workers(resources, visits, on_cpu=on_cpu) == expected
 
 
-def test_a_killed_worker_can_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_worker_raises_temporary_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: object) -> None:
         raise BrokenProcessPool("gone")
 
@@ -304,7 +306,7 @@ def test_a_killed_worker_can_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> 
         list(run._each(jobs, 2))
 
 
-def test_a_visit_that_cannot_be_read_is_returned_as_an_error(tmp_path: Path) -> None:
+def test_unreadable_visit_is_returned_as_error(tmp_path: Path) -> None:
     visit = Visit("1", None, tmp_path / "nowhere.nii.gz")
     job = Job(visit, tmp_path, tmp_path / "m", "cpu", 1, None, 1, 0, "f", {})  # type: ignore[arg-type]
     error = do_visit(job)

@@ -1,4 +1,4 @@
-"""Rates, limits of agreement and bounds, by hand."""
+"""Rates, limits of agreement and bounds, on small examples."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_wilsons_interval(found: int, n: int, expected: tuple[float, float]) -> 
     assert wilson(found, n) == pytest.approx(expected, abs=5e-5)
 
 
-def test_no_lesions_have_no_interval() -> None:
+def test_rate_without_lesions_is_undefined() -> None:
     assert all(math.isnan(end) for end in wilson(0, 0))
     nothing = rate([], [])
     assert (nothing.n, nothing.found) == (0, 0)
@@ -47,12 +47,14 @@ def test_no_lesions_have_no_interval() -> None:
         ([True, False] * 4, "aabbccdd", WILSON),
         ([True, False] * 5, "aabbccddee", BOOTSTRAP),
         ([True, False, True, True, False], "abcde", BOOTSTRAP),
-        # nothing varies when patients are drawn
+        # all bootstrap samples have the same rate
         ([True] * 10, "aabbccddee", WILSON),
         ([False] * 5, "abcde", WILSON),
     ],
 )
-def test_the_interval_of_a_rate(hits: list[bool], patients: str, kind: str) -> None:
+def test_rate_uses_bootstrap_or_wilson_interval(
+    hits: list[bool], patients: str, kind: str
+) -> None:
     found = rate(hits, list(patients))
     assert found.interval == kind
     assert found.share == pytest.approx(sum(hits) / len(hits))
@@ -61,8 +63,8 @@ def test_the_interval_of_a_rate(hits: list[bool], patients: str, kind: str) -> N
         assert (found.low, found.high) == wilson(sum(hits), len(hits))
 
 
-def test_every_patient_alike_has_a_narrow_interval() -> None:
-    """One half of the lesions of each of five patients: so it is in every draw."""
+def test_identical_patients_give_zero_width_interval() -> None:
+    """Half of the lesions of each of five patients: all bootstrap samples are equal."""
     found = rate([True, False] * 5, list("aabbccddee"))
     assert (found.low, found.high) == (0.5, 0.5)
 
@@ -81,7 +83,7 @@ def test_lesions_are_counted_by_size_region_and_strength(make_lesion: Make) -> N
     assert counts["region", "periventricular"] == (1, 2)
     assert counts["region", "juxtacortical"] == (0, 0)
     assert counts["strength", "0.4"] == (2, 2)
-    # crossed classes are there where there is a lesion
+    # crossed classes are listed only if they contain a lesion
     crossed = {level: n for (by, level), n in counts.items() if by == "size, region"}
     assert crossed == {"3-10, periventricular": (1, 2), "50-200, infratentorial": (1, 1)}
     assert counts["size, strength", "3-10, 1"] == (0, 1)
@@ -94,7 +96,7 @@ def test_lesions_without_a_strength_are_counted_by_size(make_lesion: Make) -> No
     assert {n for (by, _), n in counts.items() if "strength" in by} == {0}
 
 
-def test_agreement_of_loads_by_hand(make_check: Make) -> None:
+def test_load_agreement_of_small_example(make_check: Make) -> None:
     """Differences 0.2, 0 and -0.1 mL."""
     visits = [
         make_check("01", 1.0, (1.2,)),
@@ -116,7 +118,7 @@ def test_agreement_of_loads_by_hand(make_check: Make) -> None:
     assert all(math.isnan(row["low"]) for row in found.values())
 
 
-def test_one_visit_has_a_smallest_change_and_no_limits(make_check: Make) -> None:
+def test_single_visit_gives_smallest_change_without_limits(make_check: Make) -> None:
     """Three loads, 1, 2 and 3 mL, have a variance of 1."""
     found = load_agreement([make_check("01", 2.0, (1.0, 3.0))])
     assert found["smallest_change_ml"]["value"] == pytest.approx(1.96 * math.sqrt(2))
@@ -124,7 +126,7 @@ def test_one_visit_has_a_smallest_change_and_no_limits(make_check: Make) -> None
     assert (found["smallest_change_ml"]["n"], found["bias_ml"]["n"]) == (1, 1)
 
 
-def test_several_rescans_of_a_visit_are_not_independent(make_check: Make) -> None:
+def test_rescans_of_one_visit_are_not_treated_as_independent(make_check: Make) -> None:
     """Rescans of a visit agree, and differ from the scan by -0.2, 0 and 0.2 mL.
 
     The means of differences have a variance of 0.04, and there is none within visits. Six
@@ -138,25 +140,25 @@ def test_several_rescans_of_a_visit_are_not_independent(make_check: Make) -> Non
     assert (found["upper_limit_ml"]["n"], found["dice"]["n"]) == (3, 6)
 
 
-def test_without_rescans_nothing_is_known_of_loads(make_check: Make) -> None:
+def test_load_agreement_without_rescans_is_nan(make_check: Make) -> None:
     found = load_agreement([make_check(rescans=())])
     assert all(math.isnan(row["value"]) for row in found.values())
 
 
-def test_five_patients_have_intervals(make_check: Make) -> None:
+def test_load_agreement_of_five_patients_has_intervals(make_check: Make) -> None:
     visits = [make_check(str(number), 2.0, (2.0 + number / 10,)) for number in range(5)]
     for row in summarise(visits)["Load"].values():
         assert row["low"] <= row["value"] <= row["high"]
 
 
-def test_a_summary_by_hand(make_check: Make) -> None:
+def test_summary_of_small_example(make_check: Make) -> None:
     """Each visit has a small lesion that was missed and a large one found too large."""
     found = summarise([make_check("01"), make_check("01", session="2"), make_check("02")])
     assert (found["Participants"], found["Visits"]) == (2, 3)
     assert found["FalsePositives"]["n_false"]["value"] == 1
     assert found["FalsePositives"]["false_ml"]["value"] == pytest.approx(0.004)
     volumes = {row["size"]: row for row in found["Volumes"]}
-    # outlined with twice the volume
+    # predicted with twice the volume
     assert (volumes[">200"]["value"], volumes[">200"]["n"]) == (1.0, 3)
     assert volumes["3-10"]["n"] == 0
     assert (volumes["all"]["n"], volumes["all"]["n_patients"]) == (3, 2)
@@ -178,12 +180,12 @@ def rows(*shares: tuple[float, float], name: str = "size") -> list[dict[str, Any
         # an interval that overlaps is no evidence
         ([(0.6, 0.7), (0.8, 0.9)], [(0.2, 0.4), (0.5, 0.8)], NEITHER),
         ([(0.6, 0.7), (0.1, 0.2)], [(0.2, 0.4), (0.5, 0.8)], NEITHER),
-        # only sizes that both have count
+        # only size classes in both tables count
         ([(0.6, 0.7), (0.1, 0.2)], [(0.2, 0.4)], UPPER),
         ([], [(0.2, 0.4)], UNKNOWN),
     ],
 )
-def test_a_bound_needs_evidence_in_every_size(
+def test_bound_needs_evidence_in_every_size_class(
     painted: list[tuple[float, float]], drawn: list[tuple[float, float]], expected: str
 ) -> None:
     reference = {"Sensitivity": rows(*painted), "ExpertSensitivity": rows(*drawn)}
@@ -191,11 +193,11 @@ def test_a_bound_needs_evidence_in_every_size(
 
 
 @pytest.mark.parametrize("reference", [None, {}, {"Sensitivity": rows((0.6, 0.7))}])
-def test_without_experts_lesions_no_bound_is_known(reference: dict[str, Any] | None) -> None:
+def test_bound_without_expert_lesions_is_unknown(reference: dict[str, Any] | None) -> None:
     assert bound(reference) == UNKNOWN
 
 
-def test_classes_without_lesions_are_no_evidence() -> None:
+def test_size_classes_without_lesions_are_ignored_for_bound() -> None:
     empty = [{"by": "size", "level": "3-10", "n": 0, "low": None, "high": None}]
     both = {"Sensitivity": empty, "ExpertSensitivity": rows((0.2, 0.4))}
     assert bound(both) == UNKNOWN

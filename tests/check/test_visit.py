@@ -1,4 +1,4 @@
-"""One visit: networks that call lesion what is bright on FLAIR, put in the place of ours."""
+"""Check of one visit, with an intensity threshold on FLAIR in place of the networks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from bids_msseg.check.visit import (
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.brain_check import CheckedBrain
 from bids_msseg.imaging.normalise import Stack, zscore
-from bids_msseg.imaging.registration.affine import Registration
+from bids_msseg.imaging.registration.result import Registration
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.regions import Region, region_map
 from bids_msseg.pipeline import brain as brain_steps
@@ -71,7 +71,7 @@ def flat(brain: dict[str, NDArray[Any]]) -> Prepared:
 
 @pytest.fixture
 def eyes(brain: dict[str, NDArray[Any]]) -> Callable[..., Segmenter]:
-    """Maker of networks: lesion is what is brighter than ``level``, anatomy that of the brain."""
+    """Maker of segmenters: voxels above ``level`` are lesion, the anatomy is fixed."""
 
     def make(level: float, *, extra: Callable[[Stack], Any] = lambda _: False) -> Segmenter:
         def run(stack: Stack) -> dict[str, Volume]:
@@ -92,7 +92,7 @@ def eyes(brain: dict[str, NDArray[Any]]) -> Callable[..., Segmenter]:
     return make
 
 
-def test_the_first_scan_by_hand(flat: Prepared, eyes: Callable[..., Segmenter]) -> None:
+def test_first_scan_of_small_example(flat: Prepared, eyes: Callable[..., Segmenter]) -> None:
     first = first_scan(flat, eyes(1.0), CUT)
     lesion = own_lesion(flat.stack.brain.shape)
     np.testing.assert_array_equal(first.lesions > 0, lesion)
@@ -104,7 +104,7 @@ def test_the_first_scan_by_hand(flat: Prepared, eyes: Callable[..., Segmenter]) 
     assert not first.canvas.terrain.tissue[~flat.stack.brain].any()
 
 
-def test_where_no_lesion_can_be_none_is_counted(
+def test_lesions_in_excluded_voxels_are_not_counted(
     flat: Prepared, eyes: Callable[..., Segmenter]
 ) -> None:
     outside = own_lesion(flat.stack.brain.shape)
@@ -112,13 +112,13 @@ def test_where_no_lesion_can_be_none_is_counted(
     assert first.load_ml == 0
 
 
-def test_a_brain_full_of_lesions(flat: Prepared, eyes: Callable[..., Segmenter]) -> None:
+def test_brain_full_of_lesions_is_refused(flat: Prepared, eyes: Callable[..., Segmenter]) -> None:
     with pytest.raises(DataError):
         first_scan(flat, eyes(-9.0), CUT)
 
 
 def test_painted_lesions_are_found(flat: Prepared, eyes: Callable[..., Segmenter]) -> None:
-    """The faintest one has a contrast of 1.2 on the average."""
+    """The faintest lesion has a mean contrast of 1.2."""
     run = eyes(0.4)
     first = first_scan(flat, run, CUT)
     lesions, draws = paint_and_find(first, run, CUT, draws=2, seed=1)
@@ -132,7 +132,7 @@ def test_painted_lesions_are_found(flat: Prepared, eyes: Callable[..., Segmenter
         assert row["found"]
         assert row["found_mm3"] > 0
         assert row["max_probability"] == pytest.approx(0.9)
-        # the affine turns x and y round
+        # the affine inverts x and y
         place = -row["x"], -row["y"], row["z"]
         assert all(0 <= at < edge for at, edge in zip(place, flat.stack.brain.shape, strict=True))
     for draw in draws:
@@ -141,10 +141,10 @@ def test_painted_lesions_are_found(flat: Prepared, eyes: Callable[..., Segmenter
         assert draw["found_ml"] == pytest.approx(sum(r["found_mm3"] for r in own) / 1000)
 
 
-def test_what_the_networks_do_not_see_is_missed(
+def test_lesions_not_segmented_by_networks_are_missed(
     flat: Prepared, eyes: Callable[..., Segmenter]
 ) -> None:
-    """Networks that see nothing any more, not even the lesion that was there."""
+    """After painting, the segmenter finds no lesion, not even the visit's own."""
     run = eyes(2.5)
     first = first_scan(flat, run, CUT)
     blind = eyes(9.0)
@@ -156,7 +156,7 @@ def test_what_the_networks_do_not_see_is_missed(
 
 
 def test_a_false_positive_is_counted(flat: Prepared, eyes: Callable[..., Segmenter]) -> None:
-    """A spot of 4 voxels far out in the cortex that comes with the painted lesions."""
+    """The spot has 4 voxels in the cortex and appears only after painting."""
     spot = np.zeros(flat.stack.brain.shape, bool)
     spot[39:43, 40, 75] = True
 
@@ -170,7 +170,9 @@ def test_a_false_positive_is_counted(flat: Prepared, eyes: Callable[..., Segment
     assert draws[0]["false_ml"] == pytest.approx(without[0]["false_ml"] + 0.004)
 
 
-def test_the_seed_and_the_name_decide(flat: Prepared, eyes: Callable[..., Segmenter]) -> None:
+def test_painted_lesions_depend_on_seed_and_visit_name(
+    flat: Prepared, eyes: Callable[..., Segmenter]
+) -> None:
     run = eyes(0.4)
 
     def rows(visit: Prepared, seed: int) -> list[dict[str, Any]]:
@@ -182,7 +184,7 @@ def test_the_seed_and_the_name_decide(flat: Prepared, eyes: Callable[..., Segmen
     assert rows(replace(flat, name="sub-02"), 1) != once
 
 
-def test_more_draws_leave_the_first_ones_as_they_were(
+def test_more_draws_do_not_change_first_draw(
     flat: Prepared, eyes: Callable[..., Segmenter]
 ) -> None:
     run = eyes(0.4)
@@ -191,7 +193,7 @@ def test_more_draws_leave_the_first_ones_as_they_were(
     assert [row for row in two if row["draw"] == 1] == one
 
 
-def test_a_second_scan_shows_the_same_lesion(
+def test_pseudo_rescan_shows_same_lesion(
     brain: dict[str, NDArray[Any]], eyes: Callable[..., Segmenter]
 ) -> None:
     """Waves along x, and a lesion of 500 voxels where they are zero."""
@@ -213,7 +215,7 @@ def test_a_second_scan_shows_the_same_lesion(
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Registrations that find the header's place, and a brain mask that is right."""
+    """Stubs: registrations return the identity, and the brain mask is accepted."""
 
     def here(*_: object, **__: object) -> Registration:
         return Registration(np.eye(4), 0.2, 0.3)
@@ -227,7 +229,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("registered")
-def test_a_visit_is_prepared_as_the_app_does(
+def test_prepared_visit_has_expected_grid_blur_and_noise(
     tmp_path: Path, make_phantom: Callable[..., Any]
 ) -> None:
     """Slices of 6 mm for FLAIR, and of 4 mm along another axis for T1w."""
@@ -245,5 +247,5 @@ def test_a_visit_is_prepared_as_the_app_does(
     # edges of a phantom are given along R, A and S
     np.testing.assert_allclose(found.blur[1], np.sqrt([0.75, 3.75, 0.75]), rtol=1e-4)
     assert not found.blur[2].any()
-    # between slices of 4 mm and more there is no noise to measure, and there is no T2w
+    # default noise: it cannot be measured with slices of 4 mm or more, and there is no T2w
     assert found.noise[::2] == pytest.approx((0.1, 0.1))

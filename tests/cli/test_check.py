@@ -1,4 +1,4 @@
-"""``msseg-check``: words to options, and whole checks of a phantom."""
+"""``msseg-check``: parsing of options, and complete checks of a phantom."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bids_msseg.errors import ExitCode
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RunConfig, Plan]]:
-    """What the program is asked to do, which it does not do."""
+    """Collect the requested checks instead of running them."""
     found: list[tuple[RunConfig, Plan]] = []
 
     def check(config: RunConfig, plan: Plan) -> ExitCode:
@@ -38,7 +38,7 @@ def test_defaults(asked: list[tuple[RunConfig, Plan]], tmp_path: Path) -> None:
     assert config == RunConfig(tmp_path, tmp_path.parent / "out", ("participant",))
 
 
-def test_options_mean_what_they_mean_for_msseg(
+def test_check_options_are_read_like_those_of_msseg(
     asked: list[tuple[RunConfig, Plan]], tmp_path: Path
 ) -> None:
     (tmp_path / "brains").mkdir()
@@ -82,7 +82,7 @@ def test_options_mean_what_they_mean_for_msseg(
         (["{bids}", "{text}"], ExitCode.CANNOT_CREATE),
     ],
 )
-def test_what_cannot_be_done_has_its_code(
+def test_exit_codes_of_msseg_check_errors(
     bright_model: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -99,7 +99,7 @@ def test_what_cannot_be_done_has_its_code(
 
 
 def write_dataset(root: Path, make_phantom: Callable[..., Any], *, damaged: bool = False) -> Path:
-    """One stripped head of two contrasts; and one whose FLAIR is cut short."""
+    """Write a skull-stripped phantom with two contrasts, and one with a truncated FLAIR."""
     root.mkdir(parents=True)
     about = {"Name": "Phantoms", "BIDSVersion": "1.10.1", "DatasetType": "raw"}
     (root / "dataset_description.json").write_text(json.dumps(about))
@@ -120,7 +120,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_a_whole_check_of_a_phantom(
+def test_complete_check_of_phantom(
     tmp_path: Path, make_phantom: Callable[..., Any], bright_model: Path
 ) -> None:
     bids, out = write_dataset(tmp_path / "raw", make_phantom), tmp_path / "out"
@@ -142,7 +142,7 @@ def test_a_whole_check_of_a_phantom(
     assert (content["Visits"], content["Settings"]["draws"]) == (1, 1)
     assert content["Load"]["smallest_change_ml"]["value"] is not None
     assert "check_visits.tsv" in (out / "check.html").read_text(encoding="utf-8")
-    # nothing is measured again, and what is written anew is the same
+    # a second run measures nothing again and writes identical files
     files = {path: path.read_bytes() for path in out.glob("check*")}
     kept = next((out / "logs" / "check").iterdir())
     before = kept.stat().st_mtime_ns
@@ -152,10 +152,10 @@ def test_a_whole_check_of_a_phantom(
 
 
 @pytest.mark.slow
-def test_a_damaged_visit_beside_a_good_one(
+def test_damaged_visit_does_not_affect_other_visit(
     tmp_path: Path, make_phantom: Callable[..., Any], bright_model: Path
 ) -> None:
-    """Two at a time; the good one gives what it gives alone."""
+    """With two visits in parallel, the intact one has the same results as alone."""
     bids = write_dataset(tmp_path / "raw", make_phantom, damaged=True)
     common = ["--model", str(bright_model), "--device", "cpu", "--draws", "1"]
     tables = []

@@ -25,14 +25,14 @@ Build = Callable[[], argparse.ArgumentParser]
 
 @pytest.mark.parametrize(("name", "build"), PARSERS.items())
 @pytest.mark.parametrize("words", [[], ["--nonsense"], ["one", "two", "three", "four"]])
-def test_mistakes_name_the_help_of_the_program(name: str, build: Build, words: list[str]) -> None:
+def test_usage_errors_refer_to_help_of_program(name: str, build: Build, words: list[str]) -> None:
     with pytest.raises(UsageError) as caught:
         build().parse_args(words)
     assert f"{name} --help" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_mistakes_end_with_the_code_of_usage(name: str) -> None:
+def test_unknown_option_gives_usage_exit_code(name: str) -> None:
     assert PROGRAMS[name].main(["--nonsense"]) == ExitCode.USAGE
 
 

@@ -31,7 +31,7 @@ LINE = ["/bids", "/out", "participant"]
 def app(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[Callable[[RunConfig], int]], list[RunConfig]]:
-    """Put a function in the place of the app; the list collects what it was asked to do."""
+    """Replace the app by a function; the returned list collects its configurations."""
 
     def install(run: Callable[[RunConfig], int]) -> list[RunConfig]:
         asked: list[RunConfig] = []
@@ -50,12 +50,12 @@ def app(
 
 @pytest.fixture
 def folders(tmp_path: Path) -> list[str]:
-    """A dataset folder that exists, and an output folder that does not yet."""
+    """An existing dataset folder, and an output folder that does not exist."""
     (tmp_path / "bids").mkdir()
     return [str(tmp_path / "bids"), str(tmp_path / "out")]
 
 
-# ---- words to options
+# ---- parsing of options
 
 VALUES: dict[str, tuple[list[str], object]] = {
     "--participant-label": (["sub-01", "02"], ("01", "02")),
@@ -113,13 +113,13 @@ def _value(config: RunConfig, flag: str) -> object:
     return next(getattr(part, name) for part in parts if hasattr(part, name))
 
 
-def test_the_table_has_every_option() -> None:
+def test_option_table_of_these_tests_is_complete() -> None:
     flags = {action.option_strings[-1] for action in visible_options(build_parser())}
     assert flags == set(VALUES) | NO_VALUE | ANSWERS
 
 
 @pytest.mark.parametrize("flag", VALUES)
-def test_dashes_and_underscores_mean_the_same(flag: str) -> None:
+def test_dashes_and_underscores_in_options_are_equivalent(flag: str) -> None:
     values, expected = VALUES[flag]
     underscored = "--" + flag.removeprefix("--").replace("-", "_")
     for spelling in (flag, underscored):
@@ -129,13 +129,13 @@ def test_dashes_and_underscores_mean_the_same(flag: str) -> None:
 
 
 @pytest.mark.parametrize("flag", [flag for flag in VALUES if len(VALUES[flag][0]) == 1])
-def test_values_behind_an_equals_sign(flag: str) -> None:
+def test_option_value_after_equals_sign_is_read(flag: str) -> None:
     (value,), expected = VALUES[flag]
     underscored = "--" + flag.removeprefix("--").replace("-", "_")
     assert _value(parse_args([*LINE, f"{underscored}={value}"]), flag) == expected
 
 
-def test_underscores_in_values_stay() -> None:
+def test_underscores_in_values_are_kept() -> None:
     assert parse_args([*LINE, "--model=my_net"]).processing.model == "my_net"
     assert parse_args(["/b_i", "/o_u", "group"]).output_dir == Path("/o_u")
 
@@ -162,7 +162,7 @@ ALIASES = {
 
 
 @pytest.mark.parametrize(("words", "expected"), ALIASES.items())
-def test_other_spellings(words: str, expected: tuple[str, object]) -> None:
+def test_option_aliases_are_accepted(words: str, expected: tuple[str, object]) -> None:
     flag, value = expected
     assert _value(parse_args([*LINE, *words.split()]), flag) == value
 
@@ -170,7 +170,7 @@ def test_other_spellings(words: str, expected: tuple[str, object]) -> None:
 @pytest.mark.parametrize(
     "hidden", ["--n-cpus", "--nthreads", "--mem ", "_label", "--no-fast", "--sloppy", "--low-mem"]
 )
-def test_help_hides_the_other_spellings(hidden: str) -> None:
+def test_help_hides_option_aliases(hidden: str) -> None:
     assert hidden not in build_parser().format_help()
 
 
@@ -183,7 +183,7 @@ def test_help_hides_the_other_spellings(hidden: str) -> None:
         "/bids /out --participant-label 01 --fast -- participant group",
     ],
 )
-def test_both_levels_and_options_anywhere(words: str) -> None:
+def test_levels_and_options_are_read_in_any_order(words: str) -> None:
     config = parse_args(words.split())
     assert config.levels == ("participant", "group")
     assert config.processing.fast
@@ -194,7 +194,7 @@ def test_notrack_does_nothing() -> None:
     assert parse_args([*LINE, "--notrack"]) == parse_args(LINE)
 
 
-def test_what_babs_passes() -> None:
+def test_options_passed_by_babs_are_read() -> None:
     words = "--skip-bids-validation --participant-label sub-0001 -w /tmp/b -v -v --notrack"
     config = parse_args([*LINE, *words.split()])
     assert config.query.participant_label == ("0001",)
@@ -204,7 +204,7 @@ def test_what_babs_passes() -> None:
 # ---- files
 
 
-def test_a_filter_file_is_read(tmp_path: Path) -> None:
+def test_filter_file_is_read(tmp_path: Path) -> None:
     file = tmp_path / "filters.json"
     content = {"FLAIR": {"acquisition": "3d", "run": None}, "bold": {"task": "rest"}}
     file.write_text(json.dumps(content), encoding="utf-8")
@@ -216,7 +216,7 @@ def test_a_filter_file_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '"flair"', '{"flair": 3}'])
-def test_a_filter_file_that_is_none(tmp_path: Path, content: str) -> None:
+def test_invalid_filter_file_is_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "filters.json"
     file.write_text(content, encoding="utf-8")
     with pytest.raises(UsageError) as error:
@@ -224,7 +224,7 @@ def test_a_filter_file_that_is_none(tmp_path: Path, content: str) -> None:
     assert '{"flair": {"acquisition": "3d"}}' in error.value.hint
 
 
-def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+def test_command_line_overrides_config_file(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text(
         "bids_dir = '/other'\n[processing]\nthreshold = 0.4\nfast = true\nrandom_seed = 3\n"
@@ -238,14 +238,14 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     assert (config.processing.random_seed, config.query.participant_label) == (3, ("01",))
 
 
-def test_the_file_of_a_run_gives_that_run_again(tmp_path: Path) -> None:
+def test_config_file_of_run_reproduces_its_config(tmp_path: Path) -> None:
     words = "--threshold 0.4 --fast --output-spaces FLAIR --derivatives a=/a --nprocs 2 -vv"
     first = parse_args([*LINE, *words.split()])
     (tmp_path / "run.toml").write_text(first.to_toml(), encoding="utf-8")
     assert parse_args([*LINE, "--config_file", str(tmp_path / "run.toml")]) == first
 
 
-# ---- mistakes
+# ---- usage errors
 
 MISTAKES: list[tuple[str, type[MssegError], str, str]] = [
     ("", UsageError, "arguments: BIDS_DIR, OUTPUT_DIR, {participant,group}", "use msseg BIDS_DIR"),
@@ -297,7 +297,7 @@ MISTAKES: list[tuple[str, type[MssegError], str, str]] = [
 
 
 @pytest.mark.parametrize(("words", "kind", "message", "hint"), MISTAKES)
-def test_mistakes_are_named_with_their_hint(
+def test_usage_errors_have_message_hint_and_exit_code(
     words: str,
     kind: type[MssegError],
     message: str,
@@ -314,10 +314,10 @@ def test_mistakes_are_named_with_their_hint(
     assert captured.err.startswith(f"msseg: {error.value}\nmsseg: exit code {int(kind.code)} ")
 
 
-# ---- answers
+# ---- help and version
 
 
-def test_help_reads_well_in_80_columns(
+def test_help_fits_80_columns(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -341,12 +341,12 @@ def test_help_reads_well_in_80_columns(
 @pytest.mark.parametrize(
     ("flag", "unit"), [("--min-lesion-volume", "mm³"), ("--mem-gb", "GB"), ("--nprocs", "CPUs")]
 )
-def test_numbers_come_with_their_unit(flag: str, unit: str) -> None:
+def test_help_of_numeric_options_names_unit(flag: str, unit: str) -> None:
     (action,) = [a for a in visible_options(build_parser()) if flag in a.option_strings]
     assert unit in str(action.help)
 
 
-def test_every_option_is_explained() -> None:
+def test_every_option_has_help_text() -> None:
     assert [a.option_strings for a in visible_options(build_parser()) if not a.help] == []
 
 
@@ -361,14 +361,14 @@ OUTCOMES: dict[str, tuple[object, int]] = {
     "all well": (ExitCode.SUCCESS, 0),
     "a visit failed": (ExitCode.FAILURE, 1),
     "nothing selected": (NothingSelectedError("no visit", hint="check the labels"), 18),
-    "bad data": (DataError("singular affine", hint="mend the header"), 65),
+    "bad data": (DataError("singular affine", hint="fix the header"), 65),
     "a bug": (ZeroDivisionError("oops"), 1),
     "ctrl-c": (KeyboardInterrupt(), 130),
 }
 
 
 @pytest.mark.parametrize(("outcome", "code"), OUTCOMES.values(), ids=OUTCOMES)
-def test_the_outcome_of_the_app_is_the_exit_code(
+def test_exit_code_follows_outcome_of_app(
     outcome: object,
     code: int,
     app: Callable[[Callable[[RunConfig], int]], list[RunConfig]],
@@ -392,7 +392,7 @@ def test_the_outcome_of_the_app_is_the_exit_code(
         assert len(list((Path(folders[1]) / "logs").glob("crash-*.txt"))) == 1
 
 
-def test_a_dry_run_that_crashes_makes_no_folder(
+def test_crashed_dry_run_creates_no_output_folder(
     app: Callable[[Callable[[RunConfig], int]], list[RunConfig]],
     folders: list[str],
     tmp_path: Path,
@@ -409,7 +409,7 @@ def test_a_dry_run_that_crashes_makes_no_folder(
 
 
 @pytest.mark.parametrize("answer", ["--help", "--version", "--bids-exec-spec"])
-def test_an_answer_that_nobody_reads(answer: str) -> None:
+def test_closed_stdout_causes_no_error(answer: str) -> None:
     """``msseg --help | true``."""
     reading, writing = os.pipe()
     os.close(reading)
@@ -424,7 +424,7 @@ def test_an_answer_that_nobody_reads(answer: str) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_arguments_come_from_the_process_by_default(
+def test_arguments_default_to_sys_argv(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["msseg", "--version"])
@@ -454,7 +454,7 @@ def test_missing_input_is_found_before_the_app_is_loaded(
     assert "correct --exclude-masks infarct=PATH" in shown
 
 
-def test_the_group_level_needs_no_dataset(
+def test_group_level_needs_no_dataset(
     app: Callable[[Callable[[RunConfig], int]], list[RunConfig]], tmp_path: Path
 ) -> None:
     asked = app(lambda _: 0)

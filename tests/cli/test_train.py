@@ -33,7 +33,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def call(toy_cascade: Path, labelled_cohort: Path, recipe: Path, tmp_path: Path):
-    """The program on the labelled cohort, or on another one, with an untrained cascade."""
+    """Run ``msseg-train`` on the labelled or another cohort, with an untrained cascade."""
 
     def run(*more: str, cohort: Path = labelled_cohort) -> int:
         start = ["--init", str(toy_cascade), "--recipe", str(recipe), "--jobs", "1"]
@@ -43,7 +43,7 @@ def call(toy_cascade: Path, labelled_cohort: Path, recipe: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_two_processes_train_each_network_together(
+def test_distributed_training_with_two_processes(
     labelled_cohort: Path, toy_cascade: Path, tmp_path: Path
 ) -> None:
     recipe = tmp_path / "group.yml"
@@ -71,7 +71,7 @@ def test_two_processes_train_each_network_together(
     ]
     texts = [process.communicate(timeout=500) for process in both]
     assert [process.returncode for process in both] == [0, 0], texts
-    # only rank zero logs what goes well
+    # only rank 0 prints results and logs progress
     assert "| cascade |" in texts[0][0]
     assert "finished refinement-without-0" in texts[0][1]
     assert texts[1][0] == ""
@@ -89,7 +89,7 @@ def test_two_processes_train_each_network_together(
 
 
 @pytest.mark.slow
-def test_the_preset_is_handed_what_was_asked_for(
+def test_preset_receives_options_and_recipe(
     labelled_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
@@ -118,7 +118,7 @@ def test_the_preset_is_handed_what_was_asked_for(
     ("option", "value"),
     [("--init", "cascade"), ("--label-maps", "x"), ("--lesion-bank", "x"), ("--test-folds", "0")],
 )
-def test_what_means_nothing_with_a_preset_is_refused(
+def test_options_without_effect_on_preset_are_refused(
     option: str, value: str, tmp_path: Path, capsys
 ) -> None:
     argv = [str(tmp_path), str(tmp_path / "out"), "--preset", "valverde2017", option, value]
@@ -126,7 +126,7 @@ def test_what_means_nothing_with_a_preset_is_refused(
     assert option in capsys.readouterr().err
 
 
-def test_weights_to_start_from(toy_cascade: Path, tmp_path: Path) -> None:
+def test_starting_weights_must_exist_and_be_valid(toy_cascade: Path, tmp_path: Path) -> None:
     assert train.starting_weights(str(toy_cascade)) == toy_cascade
     pretrained = tmp_path / "pretrained.pt"
     with pytest.raises(NoInputError):
@@ -150,14 +150,14 @@ def test_weights_to_start_from(toy_cascade: Path, tmp_path: Path) -> None:
         (["--resume"], 66),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_written(
+def test_invalid_options_are_refused_before_output_is_written(
     call, tmp_path: Path, more: list[str], code: int
 ) -> None:
     assert call(*more) == code
     assert not (tmp_path / "out").exists()
 
 
-def test_labels_of_nobody(call, tmp_path: Path, capsys) -> None:
+def test_cohort_without_lesion_masks_is_refused(call, tmp_path: Path, capsys) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     assert call("--labels", str(empty)) == 66
@@ -182,7 +182,7 @@ def test_labels_of_nobody(call, tmp_path: Path, capsys) -> None:
         ("candidate_net: {widths: [4]}", "unknown keys: candidate_net"),
     ],
 )
-def test_a_wrong_recipe_is_a_usage_error(
+def test_invalid_recipe_is_usage_error(
     call, text: str, message: str, tmp_path: Path, capsys
 ) -> None:
     path = tmp_path / "wrong.yml"
@@ -195,13 +195,13 @@ def test_a_wrong_recipe_is_a_usage_error(
 @pytest.mark.parametrize(
     "options", [["--jobs", "0"], ["--threads", "many"], ["--name", "a/b"], ["--spin"]]
 )
-def test_wrong_options(options: list[str], tmp_path: Path, capsys) -> None:
+def test_invalid_options_are_usage_errors(options: list[str], tmp_path: Path, capsys) -> None:
     assert train.main([str(tmp_path), str(tmp_path / "out"), *options]) == 64
     assert options[0] in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_a_mask_that_is_not_on_the_grid_is_a_data_error(
+def test_mask_on_other_grid_is_data_error(
     call, labelled_cohort: Path, tmp_path: Path, capsys
 ) -> None:
     moved = tmp_path / "moved"

@@ -1,10 +1,10 @@
-"""Both kinds of container, built and run by the machine's own engines or by ``tools/ctr.sh``.
+"""Docker and Apptainer images, built and run by installed engines or ``tools/ctr.sh``.
 
-``make containers`` runs what is here. Environment:
+``make containers`` runs these tests. Environment:
 
-CTR              scratch folder, reachable by other users, on a disk with 8 GB
-MSSEG_IMAGE      an image that is there already, instead of building one
-MSSEG_SIF        likewise a SIF file or sandbox below CTR
+CTR              scratch folder, accessible to other users, on a disk with 8 GB
+MSSEG_IMAGE      existing image to use instead of building one
+MSSEG_SIF        existing SIF file or sandbox below CTR to use instead of building one
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ ROOT = Path(__file__).resolve().parents[2]
 CTR = str(ROOT / "tools/ctr.sh")
 CLUSTER = ["--cleanenv", "--containall"]
 IMAGES_OWN = 1000
-"""Number of the user that the image has."""
-TOLD = pytest.StashKey[list[str]]()
+"""User ID of the image's own user."""
+SUMMARY = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[TOLD] = []
+    config.stash[SUMMARY] = []
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Build images only where they are asked for."""
+    """Skip container tests unless the marker expression selects them."""
     if "container" in str(config.option.markexpr):
         return
     for item in items:
@@ -44,14 +44,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what was measured."""
-    for line in terminalreporter.config.stash.get(TOLD, []):
+    """Print the measured times and sizes."""
+    for line in terminalreporter.config.stash.get(SUMMARY, []):
         terminalreporter.write_line(line)
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -59,7 +59,7 @@ class Ended:
 
 
 def call(words: Sequence[object], *, stdin: Path | None = None, cwd: Path = ROOT) -> Ended:
-    """Run a command to its end."""
+    """Run a command and wait for it."""
     source = subprocess.DEVNULL if stdin is None else stdin.open("rb")
     done = subprocess.run(
         [str(word) for word in words],
@@ -75,20 +75,20 @@ def call(words: Sequence[object], *, stdin: Path | None = None, cwd: Path = ROOT
 
 @dataclass
 class Clock:
-    """Times what is worth telling."""
+    """Timer of commands that collects lines for the summary."""
 
-    told: list[str]
+    lines: list[str]
 
     def time(self, what: str, words: Sequence[object], *, cwd: Path = ROOT) -> Ended:
         begin = time.monotonic()
         ended = call(words, cwd=cwd)
-        self.told.append(f"{what}: {time.monotonic() - begin:.0f} s")
+        self.lines.append(f"{what}: {time.monotonic() - begin:.0f} s")
         return ended
 
 
 @pytest.fixture(scope="session")
 def clock(pytestconfig: pytest.Config) -> Clock:
-    return Clock(pytestconfig.stash[TOLD])
+    return Clock(pytestconfig.stash[SUMMARY])
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Docker:
         options: Sequence[str] = (),
         entrypoint: str = "",
     ) -> list[str]:
-        """Write down ``docker run``; ``binds`` maps folders to where they are seen."""
+        """Return a ``docker run`` command; ``binds`` maps host folders to container paths."""
         mounts = [f"--volume={here}:{there}" for here, there in binds.items()]
         start = [f"--entrypoint={entrypoint}"] if entrypoint else []
         return [*self.program, "run", *options, *mounts, *start, self.image, *map(str, words)]
@@ -127,7 +127,7 @@ class Apptainer:
         action: str = "run",
         options: Sequence[str] = CLUSTER,
     ) -> list[str]:
-        """Write down ``apptainer run``."""
+        """Return an ``apptainer run`` command, or one with another action."""
         mounts = [f"--bind={here}:{there}" for here, there in binds.items()]
         return [*self.program, action, *options, *mounts, str(self.image), *map(str, words)]
 
@@ -136,8 +136,8 @@ def works(*words: str) -> bool:
     return shutil.which(words[0]) is not None and call(words).code == 0
 
 
-def stand_in() -> str:
-    """Prepare ``tools/ctr.sh``, or skip where it cannot work."""
+def prepare_ctr_script() -> str:
+    """Prepare ``tools/ctr.sh`` and return its path; skip the test if it cannot run."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         pytest.skip("neither an engine nor, as root on Debian, tools/ctr.sh")
     if not os.environ.get("CTR", "").startswith("/"):
@@ -149,7 +149,7 @@ def stand_in() -> str:
 
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
-    """A folder that other users reach; below CTR, as ``ctr.sh apptainer`` sees nothing else."""
+    """Folder accessible to other users; below CTR, the only folder of ``ctr.sh apptainer``."""
     above = os.environ.get("CTR") or None
     if above is not None:
         Path(above).mkdir(parents=True, exist_ok=True)
@@ -160,17 +160,17 @@ def scratch() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def docker(clock: Clock) -> Docker:
-    """Build the image, by Docker itself where there is one."""
+    """Build the image, with Docker if it is available."""
     if works("docker", "info"):
         program, build = ["docker"], ["docker", "build"]
     else:
-        ours = stand_in()
+        ours = prepare_ctr_script()
         program, build = [ours, "podman"], [ours, "build"]
     if ready := os.environ.get("MSSEG_IMAGE"):
         return Docker(program, ready)
     ended = clock.time("docker build", [*build, "-t", "msseg", "."])
     assert ended.code == 0, ended.err
-    clock.told += [
+    clock.lines += [
         f"  {line}" for line in ended.err.splitlines() if "MNI152NLin2009cAsym is" in line
     ]
     return Docker(program, "msseg")
@@ -178,9 +178,9 @@ def docker(clock: Clock) -> Docker:
 
 @pytest.fixture(scope="session")
 def apptainer(clock: Clock, scratch: Path) -> Apptainer:
-    """Build from the definition file, by Apptainer itself where there is one."""
+    """Build from the definition file, with Apptainer if it is installed."""
     own = next((name for name in ("apptainer", "singularity") if shutil.which(name)), None)
-    program = [own] if own else [stand_in(), "apptainer"]
+    program = [own] if own else [prepare_ctr_script(), "apptainer"]
     if ready := os.environ.get("MSSEG_SIF"):
         return Apptainer(program, Path(ready))
     folder = scratch / "images"
@@ -198,7 +198,7 @@ def apptainer(clock: Clock, scratch: Path) -> Apptainer:
 
 
 def build_below_scratch(clock: Clock, scratch: Path, words: Sequence[object]) -> Ended:
-    """Build where ``ctr.sh apptainer`` sees the sources, with its registry while it lasts."""
+    """Build from a copy of the sources below CTR, with a temporary registry of ``ctr.sh``."""
     source = scratch / "source"
     source.mkdir()
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "requirements.lock"):
@@ -218,7 +218,7 @@ def build_below_scratch(clock: Clock, scratch: Path, words: Sequence[object]) ->
 
 @dataclass(frozen=True)
 class Dataset:
-    """An input, what is asked of the app, and what the bare app made of it."""
+    """An input dataset, arguments of the app, and its outputs without a container."""
 
     name: str
     bids: Path
@@ -228,14 +228,14 @@ class Dataset:
 
 @dataclass
 class Datasets:
-    """Inputs, each run once without a container."""
+    """Input datasets; the app runs once on each without a container."""
 
     scratch: Path
     clock: Clock
     done: dict[str, Dataset] = field(default_factory=dict)
 
     def demo(self) -> Dataset:
-        """What ``msseg-demo`` writes, coarse: two visits of one participant."""
+        """Return a coarse dataset of ``msseg-demo``: two visits of one participant."""
         if "demo" not in self.done:
             bids = self.scratch / "demo" / "bids"
             words = ["-m", "bids_msseg.cli.demo", bids, "--grid", "coarse"]
@@ -245,7 +245,7 @@ class Datasets:
         return self.done["demo"]
 
     def head(self, shared_data: Path) -> Dataset:
-        """A raw head, FLAIR alone."""
+        """Return a dataset with the FLAIR of one raw head."""
         if "head" not in self.done:
             bids = self.scratch / "head" / "bids"
             raw = shared_data / "raw-heads"
@@ -270,7 +270,7 @@ def datasets(scratch: Path, clock: Clock) -> Datasets:
 
 
 def open_folder(path: Path, owner: int = IMAGES_OWN) -> Path:
-    """Make a folder that a user of a container may write to; the caller's own where not root."""
+    """Create a folder owned by the container's user if root runs the tests, else by the caller."""
     path.mkdir(parents=True)
     if os.geteuid() == 0:
         os.chown(path, owner, owner)
@@ -278,14 +278,14 @@ def open_folder(path: Path, owner: int = IMAGES_OWN) -> Path:
 
 
 def as_user(owner: int = IMAGES_OWN) -> list[str]:
-    """Option of ``docker run`` to be the user to whom :func:`open_folder` gives a folder."""
+    """Return the ``docker run`` option for the owner of :func:`open_folder`'s folder."""
     mine = owner if os.geteuid() == 0 else os.geteuid()
     group = owner if os.geteuid() == 0 else os.getegid()
     return [] if mine == IMAGES_OWN else [f"--user={mine}:{group}"]
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """Images, unpacked, and tables below a folder of outputs, by name."""
+    """Return the decompressed images and the tables of an output folder by path."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
@@ -299,14 +299,14 @@ def results(folder: Path) -> dict[str, bytes]:
 
 
 def names(folder: Path) -> set[str]:
-    """All files of a folder of outputs but logs, which name the moment, and the work folder."""
+    """Return all files of an output folder except the work folder and logs (names with times)."""
     found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return {name.as_posix() for name in found if name.parts[0] not in (".work", "logs")}
 
 
 @dataclass(frozen=True)
-class Look:
-    """What tests ask of folders."""
+class Tools:
+    """Helper functions for the container tests."""
 
     results = staticmethod(results)
     names = staticmethod(names)
@@ -316,5 +316,5 @@ class Look:
 
 
 @pytest.fixture(scope="session")
-def look() -> Look:
-    return Look()
+def tools() -> Tools:
+    return Tools()

@@ -1,4 +1,4 @@
-"""The definition file gives what the bare app gives, as clusters run it."""
+"""The Apptainer image, run as on clusters, gives the same results as the app."""
 
 from __future__ import annotations
 
@@ -13,51 +13,54 @@ from bids_msseg import __version__
 pytestmark = [pytest.mark.container, pytest.mark.slow]
 
 
-def test_its_own_test_help_and_labels(apptainer: Any, look: Any) -> None:
-    tested = look.call([*apptainer.program, "test", "--cleanenv", "--containall", apptainer.image])
+def test_image_self_test_help_and_labels(apptainer: Any, tools: Any) -> None:
+    words = [*apptainer.program, "test", "--cleanenv", "--containall", apptainer.image]
+    tested = tools.call(words)
     assert tested.code == 0, tested.err
-    shown = look.call([*apptainer.program, "run-help", apptainer.image])
-    assert "no diagnosis" in shown.out
-    labels = look.call([*apptainer.program, "inspect", "--labels", apptainer.image])
+    shown = tools.call([*apptainer.program, "run-help", apptainer.image])
+    assert "not for diagnostic use" in shown.out
+    labels = tools.call([*apptainer.program, "inspect", "--labels", apptainer.image])
     assert f"org.opencontainers.image.version: {__version__}" in labels.out
     for name in ("source", "url", "revision", "created", "licenses", "base.name"):
         assert f"org.opencontainers.image.{name}: " in labels.out
     assert "{{" not in labels.out
 
 
-def test_without_arguments_it_shows_its_help(apptainer: Any, look: Any) -> None:
-    ended = look.call(apptainer.command([], {}))
+def test_image_without_arguments_shows_help(apptainer: Any, tools: Any) -> None:
+    ended = tools.call(apptainer.command([], {}))
     assert ended.code == 0, ended.err
     assert "BIDS_DIR" in ended.out
 
 
-def test_the_demo(apptainer: Any, datasets: Any, look: Any, clock: Any, scratch: Path) -> None:
+def test_demo_results_equal_those_without_container(
+    apptainer: Any, datasets: Any, tools: Any, clock: Any, scratch: Path
+) -> None:
     """``apptainer run --cleanenv --containall -B BIDS:/bids:ro -B OUT:/out IMAGE ...``."""
     data = datasets.demo()
-    out = look.open_folder(scratch / "demo" / "apptainer")
+    out = tools.open_folder(scratch / "demo" / "apptainer")
     binds = {data.bids: "/bids:ro", out: "/out"}
     ended = clock.time("demo, apptainer", apptainer.command(["/bids", "/out", *data.words], binds))
     assert ended.code == 0, ended.err
-    assert look.results(out) == look.results(data.bare)
-    assert look.names(out) == look.names(data.bare)
+    assert tools.results(out) == tools.results(data.bare)
+    assert tools.names(out) == tools.names(data.bare)
     about = json.loads((out / "dataset_description.json").read_text())
     container = {"Type": "singularity", "Tag": apptainer.image.name}
     assert about["GeneratedBy"][0]["Container"] == container
 
 
 @pytest.mark.realdata
-def test_a_raw_head_beside_a_small_home(
-    apptainer: Any, datasets: Any, look: Any, clock: Any, scratch: Path, shared_data: Path
+def test_raw_head_with_read_only_root_and_unused_home(
+    apptainer: Any, datasets: Any, tools: Any, clock: Any, scratch: Path, shared_data: Path
 ) -> None:
     """HOME and /tmp hold 64 MB and stay empty; the root is read-only."""
     data = datasets.head(shared_data)
-    out = look.open_folder(scratch / "head" / "apptainer")
-    work = look.open_folder(scratch / "head" / "apptainer-work")
+    out = tools.open_folder(scratch / "head" / "apptainer")
+    work = tools.open_folder(scratch / "head" / "apptainer-work")
     script = 'msseg "$@" >&2 && find "$HOME" /tmp /var/tmp -type f && ! touch /opt/x 2> /dev/null'
     asked = ["sh", "-c", script, "sh", "/bids", "/out", *data.words, "--work-dir", "/work"]
     binds = {data.bids: "/bids:ro", out: "/out", work: "/work"}
     ended = clock.time("head, apptainer", apptainer.command(asked, binds, action="exec"))
     assert ended.code == 0, ended.err
     assert ended.out.strip() == ""
-    assert look.results(out) == look.results(data.bare)
+    assert tools.results(out) == tools.results(data.bare)
     assert not (out / ".work").exists()

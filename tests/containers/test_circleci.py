@@ -1,4 +1,4 @@
-"""``.circleci/config.yml`` is what CircleCI reads, and only a tag pushes an image."""
+"""``.circleci/config.yml`` follows its schema, and only a version tag pushes an image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def config() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def runner() -> Any:
-    """The script that runs the steps here."""
+    """The module that runs the steps locally."""
     spec = importlib.util.spec_from_file_location("run_circleci", ROOT / "tools/run_circleci.py")
     assert spec is not None
     assert spec.loader is not None
@@ -35,7 +35,7 @@ def runner() -> Any:
     return module
 
 
-def test_it_follows_circlecis_own_schema() -> None:
+def test_config_follows_circleci_schema() -> None:
     beside = Path(sys.executable).with_name("check-jsonschema")
     program = str(beside) if beside.exists() else shutil.which("check-jsonschema")
     assert program, "check-jsonschema is one of the test requirements of setup.py"
@@ -44,7 +44,7 @@ def test_it_follows_circlecis_own_schema() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_only_a_version_tag_deploys_and_only_after_everything_else(
+def test_only_version_tags_deploy_after_all_other_jobs(
     config: dict[str, Any], runner: Any
 ) -> None:
     jobs = runner.ordered_jobs(config)
@@ -64,11 +64,11 @@ def test_only_a_version_tag_deploys_and_only_after_everything_else(
         before |= set(needed)
         pending += needed
     assert before == set(config["jobs"]) - {"deploy"}
-    # jobs without a filter for tags do not run on tags, and what requires them neither
+    # jobs without a tag filter, and jobs that require them, do not run on tags
     assert all("tags" in about["filters"] for about in graph.values())
 
 
-def test_every_step_is_a_script_that_parses(config: dict[str, Any], runner: Any) -> None:
+def test_step_scripts_parse_and_make_targets_exist(config: dict[str, Any], runner: Any) -> None:
     steps = [(job, step) for job in config["jobs"] for step in runner.run_steps(config, job)]
     assert len(steps) >= len(config["jobs"])
     for _, step in steps:
@@ -79,7 +79,7 @@ def test_every_step_is_a_script_that_parses(config: dict[str, Any], runner: Any)
     assert set(asked) <= set(targets)
 
 
-def test_steps_of_commands_stand_where_the_command_does(runner: Any) -> None:
+def test_run_steps_expands_commands_in_place(runner: Any) -> None:
     config = {
         "commands": {
             "both": {"steps": ["checkout", {"run": "one"}, "inner"]},
@@ -92,7 +92,7 @@ def test_steps_of_commands_stand_where_the_command_does(runner: Any) -> None:
     assert [step["name"] for step in steps] == ["one", "second", "three"]
 
 
-def test_only_steps_that_call_docker_get_one(
+def test_docker_is_provided_only_if_a_job_calls_it(
     runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "project").mkdir()
@@ -109,7 +109,7 @@ def test_only_steps_that_call_docker_get_one(
     assert asked == [False, True]
 
 
-def test_it_stops_at_the_first_step_that_fails(
+def test_run_jobs_stops_at_first_failing_step(
     runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "project").mkdir()
@@ -120,7 +120,7 @@ def test_it_stops_at_the_first_step_that_fails(
         "jobs": {
             "job": {
                 "steps": [
-                    {"run": "echo $A > told"},
+                    {"run": "echo $A > printed"},
                     {"run": "false | true"},
                     {"run": "touch reached"},
                 ]
@@ -128,6 +128,6 @@ def test_it_stops_at_the_first_step_that_fails(
         }
     }
     assert runner.run_jobs(config, ["job"], tmp_path) == 1
-    assert (tmp_path / "project/told").read_text() == "a\n"
+    assert (tmp_path / "project/printed").read_text() == "a\n"
     assert not (tmp_path / "project/reached").exists()
     assert "exit 1" in capfd.readouterr().out

@@ -1,4 +1,4 @@
-"""The image gives what the bare app gives, and writes nowhere else."""
+"""The Docker image gives the same results as the app, and writes to no other folder."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from bids_msseg import __version__
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.container, pytest.mark.slow]
 HARDENED = ["--rm", "--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL"]
-# mount points, and what engines themselves lay over
+# mount points, and files that container engines mount
 LAID = r"[AC] /(bids|out|etc|run|proc|sys|dev)(/(hosts|hostname|resolv.conf|mtab|.containerenv))?"
 STRANGER = 4321
-"""Number of a user whom neither image nor machine knows."""
+"""User ID that is unknown to the image and the host."""
 LARGEST_GB = 2.2
 
 
-def test_version_and_programs(docker: Any, look: Any) -> None:
-    ended = look.call(docker.command(["--version"], {}, options=[*HARDENED, f"--user={STRANGER}"]))
+def test_version_and_programs(docker: Any, tools: Any) -> None:
+    options = [*HARDENED, f"--user={STRANGER}"]
+    ended = tools.call(docker.command(["--version"], {}, options=options))
     assert ended.code == 0, ended.err
     assert ended.out.split()[-1] == __version__
-    shown = look.call(docker.command(["--help"], {}, options=HARDENED, entrypoint="msseg-demo"))
+    shown = tools.call(docker.command(["--help"], {}, options=HARDENED, entrypoint="msseg-demo"))
     assert shown.code == 0, shown.err
     assert "synthetic" in shown.out
 
 
-def test_without_arguments_it_shows_its_help(docker: Any, look: Any) -> None:
-    ended = look.call(docker.command([], {}, options=HARDENED))
+def test_image_without_arguments_shows_help(docker: Any, tools: Any) -> None:
+    ended = tools.call(docker.command([], {}, options=HARDENED))
     assert ended.code == 0, ended.err
     assert "BIDS_DIR" in ended.out
 
 
-def test_labels_tell_where_it_comes_from(docker: Any, look: Any) -> None:
+def test_image_labels_describe_version_and_source(docker: Any, tools: Any) -> None:
     words = ["inspect", "--type=image", "--format={{json .Config.Labels}}", docker.image]
-    ended = look.call([*docker.program, *words])
+    ended = tools.call([*docker.program, *words])
     assert ended.code == 0, ended.err
     prefix = "org.opencontainers.image."
     labels = {name.removeprefix(prefix): text for name, text in json.loads(ended.out).items()}
@@ -54,21 +55,21 @@ def test_labels_tell_where_it_comes_from(docker: Any, look: Any) -> None:
     assert datetime.fromisoformat(labels["created"]).tzinfo is not None
 
 
-def test_what_takes_the_room(docker: Any, look: Any, clock: Any) -> None:
+def test_image_size_is_limited(docker: Any, tools: Any, clock: Any) -> None:
     words = docker.command(["-"], {}, options=["--rm", "-i"], entrypoint="python")
-    ended = look.call(words, stdin=ROOT / "tools/image_size.py")
+    ended = tools.call(words, stdin=ROOT / "tools/image_size.py")
     assert ended.code == 0, ended.err
-    clock.told += ended.out.splitlines()
+    clock.lines += ended.out.splitlines()
     found = re.search(r"^unpacked: (\d+) MB$", ended.out, re.MULTILINE)
     assert found is not None
     assert 500 < float(found[1]) < 1000 * LARGEST_GB
 
 
-def test_the_sbom_names_what_is_locked(docker: Any, look: Any) -> None:
+def test_sbom_lists_all_locked_packages(docker: Any, tools: Any) -> None:
     words = docker.command(
         ["-"], {}, options=["--rm", "-i", "--network=none"], entrypoint="python"
     )
-    ended = look.call(words, stdin=ROOT / "tools/sbom.py")
+    ended = tools.call(words, stdin=ROOT / "tools/sbom.py")
     assert ended.code == 0, ended.err
     content = json.loads(ended.out)
     assert content["metadata"]["component"]["version"] == __version__
@@ -78,29 +79,29 @@ def test_the_sbom_names_what_is_locked(docker: Any, look: Any) -> None:
     assert {canonicalize_name(name) for name in names} | {"torch"} <= listed.keys()
 
 
-def test_the_demo_with_no_option_of_the_engine(
-    docker: Any, datasets: Any, look: Any, clock: Any, scratch: Path
+def test_demo_results_equal_those_without_container(
+    docker: Any, datasets: Any, tools: Any, clock: Any, scratch: Path
 ) -> None:
     """``docker run -v BIDS:/bids:ro -v OUT:/out msseg /bids /out participant``.
 
-    Only a caller who is neither root nor the image's own user has to say who he is.
+    Only a caller who is neither root nor the image's own user must add ``--user``.
     """
     data = datasets.demo()
-    out = look.open_folder(scratch / "demo" / "docker")
+    out = tools.open_folder(scratch / "demo" / "docker")
     name = f"msseg-{scratch.name}"
     binds = {data.bids: "/bids:ro", out: "/out"}
-    options = [f"--name={name}", *look.as_user()]
+    options = [f"--name={name}", *tools.as_user()]
     words = docker.command(["/bids", "/out", *data.words], binds, options=options)
     try:
         ended = clock.time("demo, docker", words)
         assert ended.code == 0, ended.err
-        changed = look.call([*docker.program, "diff", name])
+        changed = tools.call([*docker.program, "diff", name])
     finally:
-        look.call([*docker.program, "rm", "--force", name])
+        tools.call([*docker.program, "rm", "--force", name])
     assert changed.code == 0, changed.err
     assert [line for line in changed.out.splitlines() if not re.fullmatch(LAID, line)] == []
-    assert look.results(out) == look.results(data.bare)
-    assert look.names(out) == look.names(data.bare)
+    assert tools.results(out) == tools.results(data.bare)
+    assert tools.names(out) == tools.names(data.bare)
     about = json.loads((out / "dataset_description.json").read_text())
     container = {"Type": "docker", "Tag": f"msseg:{__version__}"}
     assert about["GeneratedBy"][0]["Container"] == container
@@ -109,20 +110,20 @@ def test_the_demo_with_no_option_of_the_engine(
 
 
 @pytest.mark.realdata
-def test_a_raw_head_with_nothing_allowed(
-    docker: Any, datasets: Any, look: Any, clock: Any, scratch: Path, shared_data: Path
+def test_raw_head_in_hardened_container(
+    docker: Any, datasets: Any, tools: Any, clock: Any, scratch: Path, shared_data: Path
 ) -> None:
     """No network, read-only root, no capabilities, an unknown user; /tmp stays empty."""
     data = datasets.head(shared_data)
-    out = look.open_folder(scratch / "head" / "docker", STRANGER)
-    work = look.open_folder(scratch / "head" / "docker-work", STRANGER)
+    out = tools.open_folder(scratch / "head" / "docker", STRANGER)
+    work = tools.open_folder(scratch / "head" / "docker-work", STRANGER)
     script = 'msseg "$@" >&2 && ls -A /tmp && ! touch /opt/x 2> /dev/null'
     asked = ["-c", script, "sh", "/bids", "/out", *data.words, "--work-dir", "/work"]
     binds = {data.bids: "/bids:ro", out: "/out", work: "/work"}
-    options = [*HARDENED, *look.as_user(STRANGER)]
+    options = [*HARDENED, *tools.as_user(STRANGER)]
     words = docker.command(asked, binds, options=options, entrypoint="sh")
     ended = clock.time("head, docker", words)
     assert ended.code == 0, ended.err
     assert ended.out.strip() == ""
-    assert look.results(out) == look.results(data.bare)
+    assert tools.results(out) == tools.results(data.bare)
     assert not (out / ".work").exists()

@@ -1,4 +1,4 @@
-"""Dockerfile and Singularity.def say the same and what is safe; nothing is built here."""
+"""Dockerfile and Singularity.def agree and are safe; these tests build no image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bids_msseg import __version__
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = "tools/install_image.sh"
 PINNED = "${BASE}${BASE_DIGEST:+@${BASE_DIGEST}}"
-"""The base with its digest where one is given."""
+"""The base image, with its digest if one is given."""
 IMAGE = "org.opencontainers.image"
 
 
@@ -59,7 +59,7 @@ def arguments(stage: dict[str, str]) -> dict[str, str]:
 
 
 def filled(text: str, given: dict[str, str]) -> str:
-    """Put arguments into `${NAME}` of the one file and `{{ NAME }}` of the other."""
+    """Replace `${NAME}` (Dockerfile) and `{{ NAME }}` (Singularity.def) by the arguments."""
     return re.sub(r"\$\{(\w+)\}|\{\{ (\w+) \}\}", lambda one: given[one[1] or one[2]], text)
 
 
@@ -69,7 +69,7 @@ def values(instructions: list[tuple[str, str]], word: str) -> dict[str, str]:
     return {name: value.strip('"') for name, value in re.findall(r'([\w.]+)=("[^"]*"|\S+)', found)}
 
 
-def test_arguments_agree_and_are_pinned(
+def test_build_arguments_agree_and_are_pinned(
     dockerfile: list[tuple[str, str]], definition: list[dict[str, str]]
 ) -> None:
     asked = values(dockerfile, "ARG")
@@ -89,7 +89,7 @@ def test_arguments_agree_and_are_pinned(
     assert Requirement(allowed[1]).specifier.contains(torch)
 
 
-def test_the_documentation_names_the_arguments_of_both(
+def test_documentation_lists_build_arguments_of_both_files(
     dockerfile: list[tuple[str, str]], definition: list[dict[str, str]]
 ) -> None:
     page = (ROOT / "docs/how-to/docker_apptainer.md").read_text()
@@ -114,7 +114,7 @@ def test_every_stage_starts_from_the_base_or_another_stage(
     assert all("From: {{ BASE }}" in stage[""] for stage in definition)
 
 
-def test_the_image_runs_as_nobody_special(final: list[tuple[str, str]]) -> None:
+def test_image_runs_msseg_as_non_root_user(final: list[tuple[str, str]]) -> None:
     words = dict(final)
     assert words["USER"] not in ("root", "0")
     assert words["ENTRYPOINT"] == '["msseg"]'
@@ -124,7 +124,7 @@ def test_the_image_runs_as_nobody_special(final: list[tuple[str, str]]) -> None:
     assert '"msseg=' in (ROOT / "setup.py").read_text()
 
 
-def test_both_run_msseg_in_the_same_surroundings(
+def test_both_files_run_msseg_in_same_environment(
     final: list[tuple[str, str]], definition: list[dict[str, str]]
 ) -> None:
     ours = values(final, "ENV")
@@ -138,7 +138,7 @@ def test_both_run_msseg_in_the_same_surroundings(
     assert f"= {__version__}" in definition[-1]["test"]
 
 
-def test_both_have_the_same_labels(
+def test_both_files_have_same_labels(
     dockerfile: list[tuple[str, str]],
     final: list[tuple[str, str]],
     definition: list[dict[str, str]],
@@ -148,7 +148,7 @@ def test_both_have_the_same_labels(
     lines = filled(definition[-1]["labels"], arguments(definition[-1])).strip().splitlines()
     labels = dict(line.split(maxsplit=1) for line in lines)
     assert labels.items() <= described.items()
-    # the definition file gets its digest as a part of BASE, and has a text of its own
+    # the definition file has the digest in BASE, and another description
     assert described.keys() - labels.keys() == {f"{IMAGE}.base.digest", f"{IMAGE}.description"}
     assert labels[f"{IMAGE}.version"] == __version__
 
@@ -165,19 +165,19 @@ def test_both_have_the_same_labels(
         ("base.digest", "BASE_DIGEST"),
     ],
 )
-def test_a_label_comes_from_a_build_argument(
+def test_label_value_comes_from_build_argument(
     final: list[tuple[str, str]], label: str, argument: str
 ) -> None:
     assert values(final, "LABEL")[f"{IMAGE}.{label}"] == f"${{{argument}}}"
     assert argument in [rest.partition("=")[0] for word, rest in final if word == "ARG"]
 
 
-def test_arguments_of_one_build_come_after_the_large_layers(final: list[tuple[str, str]]) -> None:
+def test_build_specific_arguments_follow_large_layers(final: list[tuple[str, str]]) -> None:
     words = [word for word, _ in final]
     assert words.index("ARG") > max(place for place, word in enumerate(words) if word == "COPY")
 
 
-def test_both_install_by_the_one_recipe(
+def test_both_files_install_with_same_script(
     dockerfile: list[tuple[str, str]], definition: list[dict[str, str]]
 ) -> None:
     docker = [rest for word, rest in dockerfile if word == "RUN" and "install_image" in rest]
@@ -186,7 +186,7 @@ def test_both_install_by_the_one_recipe(
     assert "pip" not in definition[0]["post"] + "".join(docker)
 
 
-def test_both_copy_the_same_files_and_the_context_holds_them(
+def test_both_files_copy_same_files_of_build_context(
     dockerfile: list[tuple[str, str]], definition: list[dict[str, str]]
 ) -> None:
     copies = [rest.split()[:-1] for word, rest in dockerfile if word == "COPY"]
@@ -199,7 +199,7 @@ def test_both_copy_the_same_files_and_the_context_holds_them(
     assert kept == docker
 
 
-def test_no_weights_or_templates_are_kept_out_of_the_context() -> None:
+def test_build_context_contains_package_data() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     refused = [line for line in lines if line and line[0] not in "!#" and line != "*"]
     data = [p.relative_to(ROOT).as_posix() for p in (ROOT / "bids_msseg/data").rglob("*.*")]

@@ -1,6 +1,6 @@
-"""``.github/workflows``: GitHub's own schema, least permissions, pinned actions, and the scripts.
+"""``.github/workflows``: schema, minimal permissions, pinned actions, and step scripts.
 
-What a step does on this machine is tried with programs that stand in for Docker, cosign and gh.
+Step scripts run locally with mock programs for Docker, cosign and gh.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ BASE_DIGEST = "sha256:" + 64 * "0"
 
 
 def load(name: str) -> dict[str, Any]:
-    """Read a workflow; YAML takes the key ``on`` for a truth value."""
+    """Read a workflow; YAML reads its key ``on`` as True."""
     content: dict[Any, Any] = yaml.safe_load((WORKFLOWS / f"{name}.yml").read_text())
     content["on"] = content.pop(True)
     return content
 
 
 def steps() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Walk through all steps, with the names of workflow and job."""
+    """Yield all steps with the names of their workflow and job."""
     for name in NAMES:
         for job, about in load(name)["jobs"].items():
             for step in about.get("steps", []):
@@ -69,13 +69,13 @@ def release() -> dict[str, Any]:
     return load("release")
 
 
-def test_every_workflow_is_looked_at() -> None:
+def test_every_workflow_is_tested() -> None:
     assert sorted(path.stem for path in WORKFLOWS.iterdir()) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
 @pytest.mark.parametrize("name", NAMES)
-def test_it_follows_githubs_own_schema(name: str, schema: str) -> None:
+def test_workflow_follows_github_schema(name: str, schema: str) -> None:
     beside = Path(sys.executable).with_name("check-jsonschema")
     program = str(beside) if beside.exists() else shutil.which("check-jsonschema")
     assert program, "check-jsonschema is one of the test requirements of setup.py"
@@ -92,7 +92,7 @@ def test_actions_are_pinned_by_their_major_tag() -> None:
     ] == []
 
 
-def test_jobs_may_do_what_they_need_and_no_more(release: dict[str, Any]) -> None:
+def test_jobs_have_minimal_permissions(release: dict[str, Any]) -> None:
     assert load("ci")["permissions"] == {"contents": "read"}
     assert not any("permissions" in job for job in load("ci")["jobs"].values())
     assert release["permissions"] == {}
@@ -103,12 +103,12 @@ def test_no_step_keeps_or_prints_credentials() -> None:
     for name, job, step in steps():
         if step.get("uses", "").startswith("actions/checkout@"):
             assert step["with"]["persist-credentials"] is False, (name, job)
-        # values reach scripts as variables, never as text
+        # scripts get values as environment variables, never as inserted text
         assert "${{" not in step.get("run", ""), (name, job)
         assert "secrets." not in str(step.get("env", "")), (name, job)
 
 
-def test_every_script_parses_and_every_target_exists() -> None:
+def test_step_scripts_parse_and_make_targets_exist() -> None:
     scripts = [step["run"] for _, _, step in steps() if "run" in step]
     for text in scripts:
         done = subprocess.run(["bash", "-n", "-c", text], capture_output=True)
@@ -118,7 +118,7 @@ def test_every_script_parses_and_every_target_exists() -> None:
     assert {"lint", "test", "docs", "audit"} <= asked <= set(targets)
 
 
-def test_only_a_version_releases_and_only_after_all_checks(release: dict[str, Any]) -> None:
+def test_only_version_tags_release_after_all_checks(release: dict[str, Any]) -> None:
     (pattern,) = release["on"]["push"]["tags"]
     tags = pattern.replace(".", r"\.")
     assert re.fullmatch(tags, __version__)
@@ -141,7 +141,7 @@ def test_only_a_version_releases_and_only_after_all_checks(release: dict[str, An
         assert {"check", "ci"} <= before, name
 
 
-def test_the_owner_stands_in_one_place() -> None:
+def test_workflows_do_not_contain_owner_name() -> None:
     owner = (ROOT / "integrations/image.txt").read_text().strip().split("/")[1]
     for name in NAMES:
         assert owner not in (WORKFLOWS / f"{name}.yml").read_text()
@@ -149,14 +149,14 @@ def test_the_owner_stands_in_one_place() -> None:
     assert found["env"] == {"OWNER": "${{ github.repository_owner }}"}
 
 
-def test_images_are_built_for_all_kinds_with_what_describes_them(release: dict[str, Any]) -> None:
+def test_images_are_built_for_all_variants_with_attestations(release: dict[str, Any]) -> None:
     (build,) = (step["with"] for _, _, step in steps() if step.get("id") == "build")
     assert build["sbom"] is True
     assert build["provenance"] == "mode=max"
     dockerfile = (ROOT / "Dockerfile").read_text()
     known = set(re.findall(r"^ARG (\w+)", dockerfile, re.MULTILINE))
     given = dict(line.split("=", 1) for line in build["build-args"].splitlines())
-    # the base and the index for torch are the file's own
+    # the base image and the index for torch keep the defaults of the Dockerfile
     assert known - given.keys() == {"BASE", "TORCH_INDEX"}
     assert given.keys() <= known
     matrix = release["jobs"]["image"]["strategy"]["matrix"]["include"]
@@ -172,7 +172,7 @@ def test_images_are_built_for_all_kinds_with_what_describes_them(release: dict[s
         assert one["runner"].endswith("-arm") == (one["arch"] == "arm64")
 
 
-def test_tags_are_those_that_the_documentation_names(release: dict[str, Any]) -> None:
+def test_image_tags_match_documentation(release: dict[str, Any]) -> None:
     matrix = release["jobs"]["tag"]["strategy"]["matrix"]["include"]
     tags = {f":{__version__}{one['suffix']}" for one in matrix}
     tags |= {f":{one['moving']}" for one in matrix}
@@ -184,7 +184,7 @@ def test_tags_are_those_that_the_documentation_names(release: dict[str, Any]) ->
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The files that the first job reads, as they are on the day of a release."""
+    """Copy of the files that the first job reads, prepared for a release."""
     folder = tmp_path / "checkout"
     for name in ("bids_msseg/__init__.py", "integrations/image.txt", "Dockerfile", "CITATION.cff"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def run(text: str, folder: Path, programs: dict[str, str], **environment: str) -> int:
-    """Run a script as GitHub does, with stand-ins first in PATH."""
+    """Run a script as GitHub does, with mock programs first in PATH."""
     place = folder.parent / "programs"
     place.mkdir(exist_ok=True)
     for name, content in programs.items():
@@ -213,7 +213,7 @@ def run(text: str, folder: Path, programs: dict[str, str], **environment: str) -
 
 
 def facts(folder: Path, **environment: str) -> dict[str, str]:
-    """Run the first job; its outputs, none where it failed."""
+    """Run the first job; return its outputs, or none if it fails."""
     output = folder.parent / "output"
     owner = (ROOT / "integrations/image.txt").read_text().split("/")[1]
     given = {"GITHUB_REF_NAME": __version__, "OWNER": owner.upper(), "GITHUB_OUTPUT": str(output)}
@@ -224,7 +224,7 @@ def facts(folder: Path, **environment: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in output.read_text().splitlines())
 
 
-def test_a_release_starts_where_tag_owner_and_texts_agree(checkout: Path) -> None:
+def test_release_starts_if_tag_owner_and_files_agree(checkout: Path) -> None:
     found = facts(checkout)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found.pop("created"))
     assert found == {
@@ -235,7 +235,7 @@ def test_a_release_starts_where_tag_owner_and_texts_agree(checkout: Path) -> Non
 
 
 @pytest.mark.parametrize("environment", [{"GITHUB_REF_NAME": "9.9.9"}, {"OWNER": "somebody-else"}])
-def test_another_tag_or_owner_releases_nothing(
+def test_release_with_other_tag_or_owner_is_refused(
     checkout: Path, environment: dict[str, str]
 ) -> None:
     assert facts(checkout, **environment) == {}
@@ -249,7 +249,7 @@ def test_another_tag_or_owner_releases_nothing(
         ("CITATION.cff", 'date-released: "2027-01-31"\n'),
     ],
 )
-def test_a_text_that_was_forgotten_releases_nothing(checkout: Path, name: str, line: str) -> None:
+def test_missing_version_or_date_refuses_release(checkout: Path, name: str, line: str) -> None:
     path = checkout / name
     before = path.read_text()
     assert line in before
@@ -257,20 +257,20 @@ def test_a_text_that_was_forgotten_releases_nothing(checkout: Path, name: str, l
     assert facts(checkout) == {}
 
 
-def test_architectures_are_joined_under_both_tags_and_signed_by_digest(tmp_path: Path) -> None:
+def test_architectures_are_joined_under_both_tags_and_signed(tmp_path: Path) -> None:
     for digest in ("a1", "b2"):
         (tmp_path / "work/digests" / digest).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "work/digests" / digest).touch()
-    told = tmp_path / "told"
+    calls = tmp_path / "calls"
     programs = {
-        "docker": f'echo "docker $*" >> {told}\n[ "$3" = create ] || echo {BASE_DIGEST}',
-        "cosign": f'echo "cosign $*" >> {told}',
+        "docker": f'echo "docker $*" >> {calls}\n[ "$3" = create ] || echo {BASE_DIGEST}',
+        "cosign": f'echo "cosign $*" >> {calls}',
     }
     text = script("tag", "Join the architectures under their tags and sign")
     given = {"IMAGE": "r.io/o/n", "TAG": "1.2.3", "MOVING": "latest"}
     workflow = "o/n/.github/workflows/release.yml@refs/tags/1.2.3"
     assert run(text, tmp_path / "work", programs, GITHUB_WORKFLOW_REF=workflow, **given) == 0
-    create, inspect, sign, verify = told.read_text().splitlines()
+    create, inspect, sign, verify = calls.read_text().splitlines()
     assert create == (
         "docker buildx imagetools create --tag r.io/o/n:1.2.3 --tag r.io/o/n:latest "
         "r.io/o/n@sha256:a1 r.io/o/n@sha256:b2"
@@ -290,17 +290,17 @@ def test_architectures_are_joined_under_both_tags_and_signed_by_digest(tmp_path:
         ({"SPDX": {"name": "x"}}, None, False),
     ],
 )
-def test_an_image_without_sbom_or_provenance_is_refused(
+def test_image_without_sbom_or_provenance_is_refused(
     tmp_path: Path, sbom: Any, provenance: Any, accepted: bool
 ) -> None:
     if shutil.which("jq") is None:
         pytest.skip("jq is not installed")
     work = tmp_path / "work"
     work.mkdir()
-    tells = f"case \"$*\" in *SBOM*) echo '{json.dumps(sbom)}' ;;"
-    tells += f" *) echo '{json.dumps(provenance)}' ;; esac"
+    prints = f"case \"$*\" in *SBOM*) echo '{json.dumps(sbom)}' ;;"
+    prints += f" *) echo '{json.dumps(provenance)}' ;; esac"
     text = script("image", "The registry has both attestations")
-    found = run(text, work, {"docker": tells}, IMAGE="r.io/o/n", DIGEST=BASE_DIGEST)
+    found = run(text, work, {"docker": prints}, IMAGE="r.io/o/n", DIGEST=BASE_DIGEST)
     assert (found == 0) is accepted
 
 
@@ -313,21 +313,21 @@ def test_an_image_without_sbom_or_provenance_is_refused(
         ("", False),
     ],
 )
-def test_the_packages_of_an_image_are_listed(tmp_path: Path, listed: Any, accepted: bool) -> None:
+def test_sbom_of_image_must_list_components(tmp_path: Path, listed: Any, accepted: bool) -> None:
     if shutil.which("jq") is None:
         pytest.skip("jq is not installed")
     (tmp_path / "work/tools").mkdir(parents=True)
     shutil.copy(ROOT / "tools/sbom.py", tmp_path / "work/tools")
-    told = tmp_path / "told"
-    programs = {"docker": f"echo \"$*\" > {told}; cat > /dev/null; echo '{json.dumps(listed)}'"}
+    calls = tmp_path / "calls"
+    programs = {"docker": f"echo \"$*\" > {calls}; cat > /dev/null; echo '{json.dumps(listed)}'"}
     text = script("image", "List the Python packages of the image")
     given = {"IMAGE": "r.io/o/n", "DIGEST": BASE_DIGEST, "LISTED": "a.cdx.json"}
     assert (run(text, tmp_path / "work", programs, **given) == 0) is accepted
-    assert told.read_text().split()[-2:] == [f"r.io/o/n@{BASE_DIGEST}", "-"]
+    assert calls.read_text().split()[-2:] == [f"r.io/o/n@{BASE_DIGEST}", "-"]
     assert json.loads((tmp_path / "work/a.cdx.json").read_text()) == listed
 
 
-def test_what_jobs_keep_is_fetched_by_those_that_need_it(release: dict[str, Any]) -> None:
+def test_uploaded_artifacts_are_downloaded_by_other_jobs(release: dict[str, Any]) -> None:
     kept, fetched = set(), set()
     for job in release["jobs"].values():
         for step in job.get("steps", []):
@@ -339,15 +339,15 @@ def test_what_jobs_keep_is_fetched_by_those_that_need_it(release: dict[str, Any]
     assert kept == fetched == {"digest", "dist", "sbom"}
 
 
-def test_the_release_page_has_the_notes_of_this_version_only(checkout: Path) -> None:
+def test_release_page_has_notes_of_this_version_only(checkout: Path) -> None:
     (checkout / "dist").mkdir()
     (checkout / "dist/a.whl").touch()
     (checkout / "sbom").mkdir()
     (checkout / "sbom/a.cdx.json").touch()
-    told = checkout.parent / "told"
-    programs = {"gh": f'echo "$*" > {told}'}
+    calls = checkout.parent / "calls"
+    programs = {"gh": f'echo "$*" > {calls}'}
     text = script("notes", "Write the release page")
     assert run(text, checkout, programs, VERSION=__version__) == 0
     assert (checkout / "notes.md").read_text().split() == ["###", "Added", "-", "A."]
-    assert told.read_text().startswith(f"release create {__version__} --verify-tag ")
-    assert told.read_text().strip().endswith("dist/a.whl sbom/a.cdx.json")
+    assert calls.read_text().startswith(f"release create {__version__} --verify-tag ")
+    assert calls.read_text().strip().endswith("dist/a.whl sbom/a.cdx.json")

@@ -1,4 +1,4 @@
-"""The SBOM of an environment: CycloneDX's required fields, and every package that is installed."""
+"""SBOM of an environment: the fields that CycloneDX requires, and all installed packages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ COMPONENT = {
     "additionalProperties": False,
 }  # fmt: skip
 SCHEMA = {
-    # what bom-1.6.schema.json of CycloneDX says of the fields that are written here
+    # rules of CycloneDX's bom-1.6.schema.json for the fields that the tool writes
     "type": "object",
     "required": ["bomFormat", "specVersion", "serialNumber", "version", "metadata", "components"],
     "properties": {
@@ -82,8 +82,8 @@ def tool() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def written() -> dict[str, Any]:
-    """What the program prints of this environment."""
-    # as in an image: from the standard input, without the project's folder
+    """Output of the tool for this environment."""
+    # as in an image: read from stdin, without the project folder in the path
     with TOOL.open() as source:
         words = [sys.executable, "-I", "-"]
         done = subprocess.run(words, stdin=source, capture_output=True, text=True, check=True)
@@ -91,19 +91,19 @@ def written() -> dict[str, Any]:
     return content
 
 
-def test_it_has_the_fields_that_cyclonedx_requires(written: dict[str, Any]) -> None:
+def test_sbom_has_fields_required_by_cyclonedx(written: dict[str, Any]) -> None:
     jsonschema.validate(written, SCHEMA)
     assert datetime.fromisoformat(written["metadata"]["timestamp"]).tzinfo is not None
 
 
-def test_it_names_every_installed_package_with_its_version(written: dict[str, Any]) -> None:
+def test_sbom_lists_every_installed_package_with_version(written: dict[str, Any]) -> None:
     listed = {one["name"]: one["version"] for one in written["components"]}
     main = written["metadata"]["component"]
     assert (main["type"], canonicalize_name(main["name"])) == ("application", "bids-msseg")
     assert main["version"] == __version__
     names = {canonicalize_name(name) for name in listed}
     assert len(names) == len(listed)
-    # setuptools adds a folder of its own copies to the path where it was imported
+    # setuptools, when imported, adds a folder of vendored packages to the path
     paths = [one for one in sys.path if not one.endswith("_vendor")]
     for package in metadata.distributions(path=paths):
         name = package.metadata.get("Name")
@@ -113,7 +113,7 @@ def test_it_names_every_installed_package_with_its_version(written: dict[str, An
         assert version == metadata.version(name)
 
 
-def test_every_reference_leads_to_a_component(written: dict[str, Any]) -> None:
+def test_every_reference_resolves_to_a_component(written: dict[str, Any]) -> None:
     known = [one["bom-ref"] for one in written["components"]]
     known.append(written["metadata"]["component"]["bom-ref"])
     assert len(known) == len(set(known))
@@ -125,7 +125,7 @@ def test_every_reference_leads_to_a_component(written: dict[str, Any]) -> None:
 
 
 class Package:
-    """A distribution as ``importlib.metadata`` shows it."""
+    """A mock distribution with the interface of ``importlib.metadata``."""
 
     def __init__(self, name: str, version: str, *requires: str, **about: list[str] | str) -> None:
         self.version = version
@@ -198,7 +198,7 @@ def test_requirements_become_dependencies(tool: dict[str, Any]) -> None:
     assert tool["bill"](packages[:1], WHEN)["serialNumber"] != other
 
 
-def test_make_writes_it_of_the_image() -> None:
+def test_make_target_writes_sbom_of_image() -> None:
     makefile = (TOOL.parents[1] / "Makefile").read_text()
     recipe = re.search(r"^sbom:\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     assert recipe is not None

@@ -64,7 +64,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``msseg-demo OUT --grid coarse`` writes."""
+    """Dataset that ``msseg-demo OUT --grid coarse`` writes."""
     out = tmp_path_factory.mktemp("full") / "bids"
     assert main([str(out), "--grid", "coarse"]) == ExitCode.SUCCESS
     return out
@@ -96,18 +96,16 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 class TestDataset:
-    def test_the_official_validator_has_nothing_to_say(
-        self, demo: Path, bids_issues: Issues
-    ) -> None:
+    def test_bids_validator_reports_no_issues(self, demo: Path, bids_issues: Issues) -> None:
         assert bids_issues(demo) == []
         assert bids_issues(demo / "derivatives" / "truth") == []
 
-    def test_the_same_seed_gives_the_same_bytes(self, demo: Path, tmp_path: Path) -> None:
+    def test_same_seed_gives_identical_files(self, demo: Path, tmp_path: Path) -> None:
         again = tmp_path / "bids"
         write_demo(DemoOptions(again, seed=3, grid="coarse", participants=1, heads="none"))
         assert contents(again) == contents(demo)
 
-    def test_lesions_are_brighter_than_their_shell(self, demo: Path) -> None:
+    def test_lesions_are_brighter_than_surrounding_tissue(self, demo: Path) -> None:
         flair = load_volume(image_of(demo, "sub-01_ses-1", "FLAIR"))
         truth = load_volume(truth_of(demo, "sub-01_ses-1")).data > 0
         brain = load_volume(truth_of(demo, "sub-01_ses-1", "desc-brain")).data > 0
@@ -121,7 +119,7 @@ class TestDataset:
             brighter.append(inside > np.median(flair.data[shell]))
         assert np.mean(brighter) >= 0.9
 
-    def test_truth_would_not_fit_elsewhere(self, demo: Path) -> None:
+    def test_shifted_truth_mask_has_lower_mean_intensity(self, demo: Path) -> None:
         flair = load_volume(image_of(demo, "sub-01_ses-1", "FLAIR")).data
         truth = load_volume(truth_of(demo, "sub-01_ses-1")).data > 0
 
@@ -131,7 +129,7 @@ class TestDataset:
         here = mean_under(0, 0)
         assert all(here > mean_under(shift, axis) for shift in (-1, 1) for axis in range(3))
 
-    def test_second_visit_has_new_and_grown_lesions(self, demo: Path) -> None:
+    def test_second_visit_has_larger_lesion_load(self, demo: Path) -> None:
         first, second = (
             load_volume(truth_of(demo, f"sub-01_ses-{session}")) for session in (1, 2)
         )
@@ -158,7 +156,7 @@ class TestDataset:
             assert slope is None or slope != 1.0
             np.testing.assert_allclose(image.get_qform(), image.get_sform(), atol=1e-4)
 
-    def test_truth_sidecars_say_what_the_masks_are(self, demo: Path) -> None:
+    def test_truth_sidecar_describes_mask(self, demo: Path) -> None:
         path = truth_of(demo, "sub-01_ses-1")
         sidecar = json.loads(
             path.with_name(path.name.replace(".nii.gz", ".json")).read_text(encoding="utf-8")
@@ -173,7 +171,7 @@ class TestDataset:
 
 @pytest.mark.slow
 class TestFullDataset:
-    def test_has_the_visits_promised(self, full: Path) -> None:
+    def test_default_dataset_has_expected_visits_and_contrasts(self, full: Path) -> None:
         images = sorted(path.name for path in full.glob("sub-*/**/*.nii.gz"))
         assert images == [
             *(
@@ -185,13 +183,11 @@ class TestFullDataset:
             *(f"sub-03_{contrast}.nii.gz" for contrast in ("FLAIR", "T1w")),
         ]
 
-    def test_the_official_validator_has_nothing_to_say(
-        self, full: Path, bids_issues: Issues
-    ) -> None:
+    def test_bids_validator_reports_no_issues(self, full: Path, bids_issues: Issues) -> None:
         assert bids_issues(full) == []
         assert bids_issues(full / "derivatives" / "truth") == []
 
-    def test_brain_extraction_copes_with_the_made_head(self, full: Path) -> None:
+    def test_brain_extraction_matches_truth_of_synthetic_head(self, full: Path) -> None:
         from bids_msseg.imaging.brain import extract_brain, is_skull_stripped
 
         flair = load_volume(image_of(full, "sub-03", "FLAIR"))
@@ -206,9 +202,10 @@ class TestPlan:
     def test_defaults(self) -> None:
         people = plan(DemoOptions(Path("demo")))
         assert [p.head for p in people] == [True, False, True]
+        assert [p.sessions for p in people] == [2, 1, 1]
         assert people[2].contrasts == ("FLAIR", "T1w")
 
-    def test_more_and_fewer(self) -> None:
+    def test_plan_has_requested_number_of_participants(self) -> None:
         assert [p.label for p in plan(DemoOptions(Path("demo"), participants=1))] == ["sub-01"]
         many = plan(DemoOptions(Path("demo"), participants=12, heads="all"))
         assert len(many) == 12
@@ -219,22 +216,22 @@ class TestOutputFolder:
     def small(self, out: Path) -> DemoOptions:
         return DemoOptions(out, grid="coarse", participants=1, heads="none")
 
-    def test_a_folder_with_other_content_is_refused(self, tmp_path: Path) -> None:
+    def test_folder_with_other_content_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
         with pytest.raises(CannotCreateError, match="not empty"):
             write_demo(self.small(tmp_path))
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
-    def test_another_dataset_is_refused(self, tmp_path: Path) -> None:
+    def test_folder_of_another_dataset_is_refused(self, tmp_path: Path) -> None:
         text = json.dumps({"Name": "patients", "GeneratedBy": [{"Name": "scanner"}]})
         (tmp_path / "dataset_description.json").write_text(text, encoding="utf-8")
         assert main([str(tmp_path), "--grid", "coarse"]) == ExitCode.CANNOT_CREATE
 
-    def test_a_file_is_refused(self, tmp_path: Path) -> None:
+    def test_file_as_output_folder_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("x", encoding="utf-8")
         assert main([str(tmp_path / "file")]) == ExitCode.CANNOT_CREATE
 
-    def test_an_earlier_demo_is_replaced_and_other_derivatives_stay(
+    def test_clear_removes_earlier_demo_and_keeps_other_derivatives(
         self, demo: Path, tmp_path: Path
     ) -> None:
         from bids_msseg.demo.files import clear
@@ -275,7 +272,7 @@ class TestCommandLine:
 
 class TestScore:
     def masks(self, demo: Path, out: Path) -> list[Path]:
-        """Copy the truth as if it were a result."""
+        """Copy the truth masks as predictions."""
         truth = demo / "derivatives" / "truth"
         copies = []
         for path in sorted(truth.rglob("*_label-L_mask.nii.gz")):
@@ -285,7 +282,7 @@ class TestScore:
             copies.append(target)
         return copies
 
-    def test_the_truth_itself_scores_one(self, demo: Path, tmp_path: Path) -> None:
+    def test_score_of_truth_masks_is_one(self, demo: Path, tmp_path: Path) -> None:
         self.masks(demo, tmp_path)
         table, complete = score(demo, tmp_path)
         title, heading, first, second, mean = table.splitlines()
@@ -297,7 +294,7 @@ class TestScore:
         assert first.split()[1:5] == second.split()[1:5] == ["1.00"] * 4
         assert mean.startswith("mean of 2")
 
-    def test_half_of_the_lesion_voxels(
+    def test_half_of_lesion_voxels_gives_half_sensitivity(
         self, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         for path in self.masks(demo, tmp_path):
@@ -311,7 +308,7 @@ class TestScore:
         assert 0.3 < sensitivity < 0.7
         assert dice == pytest.approx(2 * sensitivity / (1 + sensitivity), abs=0.02)
 
-    def test_a_missing_visit_is_named_and_changes_the_exit_code(
+    def test_missing_visit_is_listed_and_changes_exit_code(
         self, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         self.masks(demo, tmp_path)[1].unlink()
@@ -320,14 +317,16 @@ class TestScore:
         assert lines[3].split() == ["sub-01_ses-2", *["n/a"] * 6]
         assert lines[4].startswith("mean of 1")
 
-    def test_an_empty_mask_has_no_ppv(self, demo: Path, tmp_path: Path) -> None:
+    def test_empty_mask_has_undefined_ppv(self, demo: Path, tmp_path: Path) -> None:
         for path in self.masks(demo, tmp_path):
             mask = load_volume(path, np.uint8)
             save_volume(mask.with_data(mask.data * 0), path)
         table, _ = score(demo, tmp_path)
         assert table.splitlines()[2].split()[1:5] == ["0.00", "n/a", "0.00", "0.00"]
 
-    def test_no_masks_no_truth_and_another_grid(self, demo: Path, tmp_path: Path) -> None:
+    def test_missing_masks_missing_truth_or_other_grid_raise_error(
+        self, demo: Path, tmp_path: Path
+    ) -> None:
         with pytest.raises(NoInputError, match="no mask"):
             score(demo, tmp_path)
         with pytest.raises(NoInputError, match="no synthetic ground truth"):
@@ -340,7 +339,7 @@ class TestScore:
 
 
 class TestBrain:
-    def test_looks_like_the_cohort(self, brain: Brain) -> None:
+    def test_brain_volume_and_tissue_contrasts_are_realistic(self, brain: Brain) -> None:
         inside = brain.mask >= 0.5
         assert 1300 < inside.sum() / 1000 < 2100
         flair, t1w, t2w = brain.images
@@ -375,19 +374,19 @@ class TestBrain:
 
     @given(st.tuples(*[st.integers(3, 12)] * 3))
     @settings(max_examples=30, deadline=None)
-    def test_finer_is_exact_for_a_ramp(self, shape: tuple[int, int, int]) -> None:
+    def test_upsample_is_exact_for_linear_ramp(self, shape: tuple[int, int, int]) -> None:
         ramp = np.add.outer(np.add.outer(*(np.arange(n) for n in shape[:2])), np.arange(shape[2]))
         fine = upsample(ramp[::2, ::2, ::2].astype(np.float32), shape)
         odd = tuple(slice(n - 1 + n % 2) for n in shape)
         np.testing.assert_allclose(fine[odd], ramp[odd])
 
-    def test_smooth_distance_is_close_to_the_true_one(self) -> None:
+    def test_smooth_distance_is_close_to_euclidean_distance(self) -> None:
         target = np.zeros((40, 40, 40), bool)
         target[15:25, 15:25, 15:25] = True
         true = ndimage.distance_transform_edt(~target)
         assert np.abs(smooth_distance(target) - true).mean() < 1.0
 
-    def test_a_head_surrounds_the_brain(self, brain: Brain) -> None:
+    def test_add_head_surrounds_brain_and_keeps_its_intensities(self, brain: Brain) -> None:
         head = add_head(brain, np.random.default_rng(0))
         np.testing.assert_array_equal(head.brain[head.box], brain.mask)
         solid = brain.mask >= 1.0
@@ -417,7 +416,7 @@ class TestScanner:
         st.floats(-15, 15),
     )
     @settings(max_examples=20, deadline=None)
-    def test_what_is_seen_is_where_the_pose_puts_it(
+    def test_scanned_object_lies_where_pose_moves_it(
         self, seed: int, spacing: tuple[float, float, float], tilt: float
     ) -> None:
         own = np.eye(4)
@@ -429,10 +428,10 @@ class TestScanner:
         seen = average_over_voxels(image, own, grid)
         expected = pose @ [*(np.array([28, 31, 33]) + own[:3, 3]), 1.0]
         np.testing.assert_allclose(centre_of(seen), expected[:3], atol=0.35)
-        # averaging over voxels keeps the total, but for those of 4 mm in a blob with an SD of 4 mm
+        # averaging preserves the total, except in voxels as large as the blob's SD of 4 mm
         assert seen.data.sum() * seen.voxel_volume == pytest.approx(image.sum(), rel=0.05)
 
-    def test_thick_slices_average(self) -> None:
+    def test_thick_slice_shows_partial_volume_of_thin_object(self) -> None:
         image = np.zeros((20, 20, 20), np.float32)
         image[:, :, 9] = 1.0
         affine = np.diag([1.0, 1.0, 4.0, 1.0])
@@ -440,7 +439,7 @@ class TestScanner:
         seen = average_over_voxels(image, np.eye(4), Grid((20, 20, 5), affine, np.eye(4)))
         np.testing.assert_allclose(seen.data[5, 5], [0, 0, 0.25, 0, 0])
 
-    def test_the_field_of_view_holds_the_body(self) -> None:
+    def test_field_of_view_contains_body(self) -> None:
         body = blob((25, 30, 35), sigma=8.0) > 0.1
         pose = random_pose(np.random.default_rng(4), degrees=10)
         grid = lay_grid(body, np.eye(4), FLAIR, pose)
@@ -459,7 +458,7 @@ class TestScanner:
         assert seen.mean() / seen.std() == pytest.approx(1.913, abs=0.03)
 
     @pytest.mark.parametrize("axes", ["RAS", "LPS", "PSR", "SLA"])
-    def test_stored_axes_leave_the_world_alone(self, axes: str) -> None:
+    def test_reorient_keeps_world_coordinates(self, axes: str) -> None:
         affine = rotation(0, 0.1) @ np.diag([1.0, 2.0, 3.0, 1.0])
         volume = Volume(blob((20, 30, 40)), affine)
         stored = reorient(volume, axes)
@@ -467,14 +466,14 @@ class TestScanner:
         np.testing.assert_allclose(centre_of(stored), centre_of(volume), atol=1e-6)
 
     @given(arrays.arrays(np.float64, (5, 6, 4), elements=st.floats(0, 1)))
-    def test_half_maximum_lies_between_half_lesion_and_what_can_be_seen(
+    def test_half_maximum_threshold_is_between_0_2_and_0_5(
         self, fraction: NDArray[np.float64]
     ) -> None:
         mask = half_maximum(fraction)
         assert mask[fraction > 0.5].all()
         assert not mask[fraction < 0.2].any()
 
-    def test_half_maximum_keeps_a_lesion_that_fills_no_voxel(self) -> None:
+    def test_half_maximum_keeps_lesion_of_partial_voxels_only(self) -> None:
         fraction = np.zeros((9, 9, 9))
         fraction[2:4, 2, 2], fraction[6, 6, 6], fraction[6, 6, 7] = 0.3, 1.0, 0.3
         mask = half_maximum(fraction)

@@ -1,4 +1,4 @@
-"""A small dataset, the whole app run on it once, and what tests look at afterwards."""
+"""A small dataset, one complete run on it, and helpers to inspect the results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """Result of a command."""
 
     code: int
     out: str

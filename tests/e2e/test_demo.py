@@ -1,4 +1,4 @@
-"""The demo as a newcomer meets it, on a coarse grid: heads with skull, the weights that ship."""
+"""The demo on a coarse grid: heads with skull, processed with the bundled weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WEIGHTS = resources.files("bids_msseg") / "data" / "weights" / f"{DEFAULT_MODEL}
 
 @pytest.mark.slow
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"the weights {WEIGHTS.name} are not there")
-def test_the_demo_from_nothing_to_the_table(
+def test_demo_dataset_is_processed_and_scored(
     tmp_path: Path,
     msseg: Callable[..., Any],
     bids_issues: Callable[[Path], list[dict[str, Any]]],
@@ -50,6 +50,6 @@ def test_the_demo_from_nothing_to_the_table(
 
     capsys.readouterr()
     assert demo(["score", str(bids), str(out)]) == 0
-    told = capsys.readouterr().out
-    assert "SYNTHETIC" in told
-    assert re.findall(r"sub-\d+", told), told
+    printed = capsys.readouterr().out
+    assert "SYNTHETIC" in printed
+    assert re.findall(r"sub-\d+", printed), printed

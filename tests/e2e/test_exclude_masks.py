@@ -1,4 +1,4 @@
-"""Masks of what is no MS lesion, through the whole app."""
+"""The whole app with exclusion masks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def image(out: Path, name: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Masked:
-    """A finished OUT, cut again without the largest lesion of sub-03."""
+    """A finished OUT, processed again without the largest lesion of sub-03."""
 
     out: Path
     masks: Path
@@ -50,7 +50,7 @@ def masked(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Masked:
         return Masked(out, top / "masks", inside, msseg(*words))
 
 
-def test_a_lesion_is_taken_out_of_a_finished_visit(
+def test_exclusion_mask_removes_lesion_from_finished_visit(
     masked: Masked, finished: Any, tmp_path: Path, files_of: Files
 ) -> None:
     out, before, after = masked.out, record(finished.out, "sub-03"), record(masked.out, "sub-03")
@@ -67,7 +67,7 @@ def test_a_lesion_is_taken_out_of_a_finished_visit(
     for key in ("sub-01_ses-1", "sub-01_ses-2", "sub-02"):
         assert record(out, key)["fingerprint"] == record(finished.out, key)["fingerprint"]
         assert record(out, key)["excluded_ml"] is None
-    # a whole run gives the same
+    # a complete run gives the same result
     whole = tmp_path / "whole" / "bids_msseg"
     words = [*finished.options(whole), "--participant-label", "03", "-w", tmp_path / "other"]
     assert msseg(*words, "--exclude-masks", f"infarct={masked.masks}") == 0
@@ -78,7 +78,7 @@ def test_a_lesion_is_taken_out_of_a_finished_visit(
     assert one == other
 
 
-def test_where_the_masks_come_from_is_said(masked: Masked) -> None:
+def test_source_of_exclusion_masks_is_recorded(masked: Masked) -> None:
     out, found = masked.out, record(masked.out, "sub-03")
     assert found["exclude_masks"] == [URI]
     assert found["options"]["exclude_masks"] == "infarct"
@@ -98,13 +98,13 @@ def test_where_the_masks_come_from_is_said(masked: Masked) -> None:
     assert table["sub-02"]["excluded_ml"] == "n/a"
 
 
-def test_the_official_validator_has_nothing_to_say(
+def test_bids_validator_reports_no_issues(
     masked: Masked, bids_issues: Callable[[Path], list[dict[str, Any]]]
 ) -> None:
     assert bids_issues(masked.out) == []
 
 
-def test_without_the_mask_the_lesion_comes_back(
+def test_removed_exclusion_mask_restores_lesion(
     masked: Masked, finished: Any, tmp_path: Path, files_of: Files
 ) -> None:
     out = shutil.copytree(masked.out, tmp_path / "bids_msseg")
@@ -130,13 +130,13 @@ def test_a_changed_mask_makes_its_visit_stale(
         assert msseg(*words) == 0
     finally:
         path.write_bytes(kept)
-    told = capsys.readouterr()
-    assert "sub-03: would be processed" in told.out
-    assert "sub-02: already finished" in told.out
-    assert "1 of 4 visits have an exclusion mask in infarct" in told.err
+    printed = capsys.readouterr()
+    assert "sub-03: would be processed" in printed.out
+    assert "sub-02: already finished" in printed.out
+    assert "1 of 4 visits have an exclusion mask in infarct" in printed.err
 
 
-def test_another_grid_is_refused_with_what_resamples(
+def test_exclusion_mask_on_other_grid_is_refused_with_hint(
     finished: Any,
     tmp_path: Path,
     make_phantom: Callable[..., Any],

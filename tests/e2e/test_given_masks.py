@@ -1,4 +1,4 @@
-"""Lesion masks from elsewhere in place of the networks, through the whole app."""
+"""The whole app with given lesion masks in place of the networks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VISITS = {
 
 
 def bright(flair: Path) -> nib.Nifti1Image:
-    """Draw the phantom's lesions, which nothing else is as bright as."""
+    """Return a mask of the phantom's lesions by an intensity threshold."""
     image = nib.load(flair)
     return nib.Nifti1Image((image.get_fdata() > 200).astype(np.uint8), image.affine)
 
@@ -47,13 +47,13 @@ def draw(bids: Path, target: Path) -> Path:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A run on masks that were drawn, on top of what networks had left."""
+    """A run with given masks, over existing results of the networks."""
 
     out: Path
     masks: Path
     code: int
-    told: list[object]
-    """Words of the run."""
+    words: list[object]
+    """Arguments of the run."""
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def drawn(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Drawn:
         return Drawn(out, masks, msseg(*words), words)
 
 
-def test_no_network_runs_and_the_masks_are_those_given(drawn: Drawn) -> None:
+def test_given_masks_are_used_without_running_networks(drawn: Drawn) -> None:
     assert drawn.code == 0
     for stem in VISITS.values():
         mask = nib.load(drawn.out / f"{stem}_space-FLAIR_label-L_mask.nii.gz")
@@ -86,8 +86,8 @@ def test_no_network_runs_and_the_masks_are_those_given(drawn: Drawn) -> None:
 
 
 @pytest.mark.parametrize("visit", VISITS)
-def test_nothing_of_a_probability_is_left(drawn: Drawn, visit: str) -> None:
-    """Also not of the networks that had segmented these visits before."""
+def test_given_masks_have_no_probability_outputs(drawn: Drawn, visit: str) -> None:
+    """Probability outputs of the earlier run with networks are removed, too."""
     stem = drawn.out / VISITS[visit]
     left = {path.name for path in stem.parent.iterdir()}
     gone = ("probseg", "candidates", "seg-anatomy")
@@ -109,7 +109,7 @@ def test_nothing_of_a_probability_is_left(drawn: Drawn, visit: str) -> None:
     assert "segment" not in found["timings_s"]
 
 
-def test_where_the_mask_comes_from_is_said(drawn: Drawn) -> None:
+def test_source_of_lesion_mask_is_recorded(drawn: Drawn) -> None:
     stem = VISITS["sub-03"]
     uri = f"bids:drawn:{stem}_space-FLAIR_label-L_mask.nii.gz"
     assert record(drawn.out, "sub-03")["lesion_mask"] == uri
@@ -128,7 +128,7 @@ def test_where_the_mask_comes_from_is_said(drawn: Drawn) -> None:
     assert "drawn" in (drawn.out / "logs/CITATION.md").read_text()
 
 
-def test_the_cohort_and_the_changes_are_those_of_the_masks(drawn: Drawn) -> None:
+def test_group_table_and_changes_use_given_masks(drawn: Drawn) -> None:
     table = {(row["participant_id"], row["session_id"]): row for row in rows(
         drawn.out / "group_lesions.tsv")}  # fmt: skip
     row = table["sub-03", "n/a"]
@@ -143,7 +143,7 @@ def test_the_cohort_and_the_changes_are_those_of_the_masks(drawn: Drawn) -> None
     assert skipped["reason"] == "no lesion mask in drawn"
 
 
-def test_the_official_validator_has_nothing_to_say(
+def test_bids_validator_reports_no_issues(
     drawn: Drawn, bids_issues: Callable[[Path], list[dict[str, Any]]]
 ) -> None:
     assert bids_issues(drawn.out) == []
@@ -156,7 +156,7 @@ def test_a_changed_mask_makes_its_visit_stale(
         raise AssertionError("a visit was run")
 
     monkeypatch.setattr(workflow_run, "_run_group", refuse)
-    assert msseg(*drawn.told) == 0
+    assert msseg(*drawn.words) == 0
     assert "3 of 3 visits are already finished" in capsys.readouterr().err
     path = drawn.masks / f"{VISITS['sub-03']}_space-FLAIR_label-L_mask.nii.gz"
     kept = path.read_bytes()
@@ -165,22 +165,20 @@ def test_a_changed_mask_makes_its_visit_stale(
     data[tuple(size // 2 for size in data.shape)] = 1
     nib.save(nib.Nifti1Image(data, image.affine), path)
     try:
-        assert msseg(*drawn.told, "--dry-run") == 0
+        assert msseg(*drawn.words, "--dry-run") == 0
     finally:
         path.write_bytes(kept)
-    told = capsys.readouterr().out
-    assert "sub-03: would be processed" in told
-    assert "sub-01_ses-1: already finished" in told
-    assert "lesion masks drawn, no network" in told
+    printed = capsys.readouterr().out
+    assert "sub-03: would be processed" in printed
+    assert "sub-01_ses-1: already finished" in printed
+    assert "lesion masks drawn, no network" in printed
 
 
-def test_small_lesions_are_left_out_again_without_other_steps(
-    drawn: Drawn, tmp_path: Path
-) -> None:
+def test_new_minimum_volume_runs_only_delineation(drawn: Drawn, tmp_path: Path) -> None:
     out = shutil.copytree(drawn.out, tmp_path / "bids_msseg")
     words = ["--participant-label", "03", "--min-lesion-volume", "1000", "-w", tmp_path / "work"]
     with only_the_cut():
-        assert msseg(drawn.told[0], out, "participant", *drawn.told[4:], *words) == 0
+        assert msseg(drawn.words[0], out, "participant", *drawn.words[4:], *words) == 0
     found = record(out, "sub-03")
     assert (found["lesion_count"], found["rejected_count"]) == (1, 2)
     assert found["candidate_count"] is None
@@ -188,7 +186,7 @@ def test_small_lesions_are_left_out_again_without_other_steps(
     assert "2 rejected components" in page
 
 
-def test_a_corrected_mask_is_taken_without_other_steps(drawn: Drawn, tmp_path: Path) -> None:
+def test_corrected_lesion_mask_runs_only_delineation(drawn: Drawn, tmp_path: Path) -> None:
     out = shutil.copytree(drawn.out, tmp_path / "bids_msseg")
     masks = shutil.copytree(drawn.masks, tmp_path / "manual")
     name = f"{VISITS['sub-03']}_space-FLAIR_label-L_mask.nii.gz"
@@ -196,7 +194,7 @@ def test_a_corrected_mask_is_taken_without_other_steps(drawn: Drawn, tmp_path: P
     data = np.asarray(image.dataobj).copy()
     data[: data.shape[0] // 2] = 0
     nib.save(nib.Nifti1Image(data, image.affine), masks / name)
-    words = [drawn.told[0], out, "participant", *drawn.told[4:-1], f"drawn={masks}"]
+    words = [drawn.words[0], out, "participant", *drawn.words[4:-1], f"drawn={masks}"]
     with only_the_cut():
         assert msseg(*words, "--participant-label", "03", "-w", tmp_path / "work") == 0
     found = nib.load(out / name).get_fdata() > 0
@@ -204,7 +202,7 @@ def test_a_corrected_mask_is_taken_without_other_steps(drawn: Drawn, tmp_path: P
     np.testing.assert_array_equal(found, data > 0)
 
 
-def test_filling_runs_the_networks_for_the_anatomy_alone(
+def test_filling_runs_networks_for_anatomy_only(
     finished: Any, drawn: Drawn, tmp_path: Path
 ) -> None:
     out = tmp_path / "derivatives" / "bids_msseg"
@@ -234,14 +232,14 @@ def test_filling_runs_the_networks_for_the_anatomy_alone(
 
 
 @pytest.mark.parametrize("pattern", ["{place}/{{subject}}.nii.gz", "{place}/s{{subject}}/m.nii"])
-def test_another_grid_is_refused_with_what_resamples(
+def test_lesion_mask_on_other_grid_is_refused_with_hint(
     finished: Any,
     tmp_path: Path,
     make_phantom: Callable[..., Any],
     capsys: pytest.CaptureFixture[str],
     pattern: str,
 ) -> None:
-    """The file is found by a pattern; the visit fails and says how to go on."""
+    """The file is found by a pattern; the visit fails with a hint."""
     place = pattern.format(place=tmp_path / "masks")
     other = make_phantom("RAS", (3.0, 3.0, 3.0))
     path = Path(place.format(subject="03"))
@@ -259,17 +257,21 @@ def test_another_grid_is_refused_with_what_resamples(
     assert record(tmp_path / "out", "sub-02")["status"] == "skipped"
 
 
-def test_no_mask_at_all(finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_lesion_masks_are_refused(
+    finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "empty").mkdir()
     words = [finished.bids, tmp_path / "out", "participant", "--model", finished.model, *THREADS]
     assert msseg(*words, "--lesion-masks", tmp_path / "empty") == 66
-    told = capsys.readouterr().err
-    assert "no lesion mask in empty" in told
-    assert "label-L_mask.nii.gz" in told
+    log = capsys.readouterr().err
+    assert "no lesion mask in empty" in log
+    assert "label-L_mask.nii.gz" in log
 
 
-def test_values_of_a_mask(finished: Any, tmp_path: Path, make_phantom: Callable[..., Any]) -> None:
-    """Two of three lesions have the value that is asked for."""
+def test_mask_values_option_selects_lesion_labels(
+    finished: Any, tmp_path: Path, make_phantom: Callable[..., Any]
+) -> None:
+    """Two of three lesions have the requested value."""
     phantom = make_phantom("LIP", (2.0, 3.0, 2.0))
     data = np.zeros(phantom.shape, np.uint8)
     for value, centre in ((1, (22, 8, 12)), (1, (-26, -18, 18)), (5, (20, -26, 8))):

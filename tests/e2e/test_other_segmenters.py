@@ -1,4 +1,4 @@
-"""Another program in the place of the networks, through the whole app."""
+"""The whole app with an external program in place of the networks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ nib.save(nib.Nifti1Image(found, image.affine), out)
 
 @dataclass(frozen=True)
 class Place:
-    """Where the program lies, and where the app works."""
+    """Paths of the program and of the app."""
 
     bids: Path
     out: Path
@@ -85,13 +85,13 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """Two visits by the program, on top of what networks had left."""
+    """Process two visits with the program, over existing results of the networks."""
     top = tmp_path_factory.mktemp("other")
     out = finished.copy(top / "derivatives" / "bids_msseg")
     made = Place(finished.bids, out, top / "work", top / "program")
     made.folder.mkdir()
     config = made.configure()
-    # also asked for: what needs the anatomy, and cannot be had
+    # lesion filling needs the anatomy, which this segmenter does not give
     assert msseg(*made.words(config), "--fill-lesions") == 0
     assert made.runs == 2
     assert msseg(finished.bids, out, "group") == 0
@@ -99,7 +99,7 @@ def place(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.mark.parametrize("key", STEMS)
-def test_the_lesions_are_those_of_the_program(
+def test_lesion_mask_is_output_of_external_program(
     place: Place, make_phantom: Callable[..., Any], key: str
 ) -> None:
     grids = {"sub-02": ("RAS", (2.0, 2.0, 4.0)), "sub-03": ("LIP", (2.0, 3.0, 2.0))}
@@ -116,8 +116,8 @@ def test_the_lesions_are_those_of_the_program(
 
 
 @pytest.mark.parametrize("key", STEMS)
-def test_there_is_no_anatomy_and_a_note_says_so(place: Place, key: str) -> None:
-    """Also not that of the networks that had segmented these visits before."""
+def test_external_segmenter_writes_no_anatomy_and_adds_note(place: Place, key: str) -> None:
+    """The anatomy of the earlier run with networks is removed, too."""
     visit = record(place.out, key)
     assert (visit["brain_measures"], visit["anatomy_implausible"]) == ({}, None)
     assert sum("finds lesions only" in note for note in visit["notes"]) == 2
@@ -133,7 +133,7 @@ def test_there_is_no_anatomy_and_a_note_says_so(place: Place, key: str) -> None:
         assert 0.5 <= float(row["p_final"]) <= 0.75 or row["status"] == "rejected"
 
 
-def test_the_program_is_named_and_cited(place: Place) -> None:
+def test_external_program_is_named_and_cited(place: Place) -> None:
     model = record(place.out, "sub-03")["model"]
     assert len(model.pop("sha256")) == 64
     assert model == {
@@ -167,31 +167,31 @@ def test_the_program_is_named_and_cited(place: Place) -> None:
     table = {row["participant_id"]: row for row in rows(place.out / "group_lesions.tsv")}
     assert table["sub-03"]["model"] == "bright 1.2"
     assert table["sub-03"]["anatomy"] == "n/a"
-    # visits that the program was not asked for stay as the networks have left them
+    # other visits keep the results of the networks
     assert table["sub-01"]["model"] == "bright 0"
 
 
-def test_no_path_of_this_machine_in_what_travels(place: Place) -> None:
-    told = [
+def test_output_texts_contain_no_local_paths(place: Place) -> None:
+    texts = [
         path
         for path in (place.out / "sub-03").rglob("*")
         if path.suffix in (".json", ".tsv", ".txt")
     ]
-    told += [place.out / "sub-03.html", place.out / "logs/visits/sub-03.json"]
-    told += [place.out / "README.md", place.out / "dataset_description.json"]
-    for path in told:
+    texts += [place.out / "sub-03.html", place.out / "logs/visits/sub-03.json"]
+    texts += [place.out / "README.md", place.out / "dataset_description.json"]
+    for path in texts:
         text = path.read_text(encoding="utf-8")
         assert str(place.folder) not in text, path.name
         assert sys.executable not in text, path.name
 
 
-def test_the_official_validator_has_nothing_to_say(
+def test_bids_validator_reports_no_issues(
     place: Place, bids_issues: Callable[[Path], list[dict[str, Any]]]
 ) -> None:
     assert bids_issues(place.out) == []
 
 
-def test_a_second_run_and_another_version(
+def test_rerun_is_skipped_unless_segmenter_version_changes(
     place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -203,13 +203,13 @@ def test_a_second_run_and_another_version(
     assert "2 of 2 visits are already finished" in capsys.readouterr().err
     newer = place.configure(version="1.3")
     assert msseg(*place.words(newer), "--fill-lesions", "--dry-run") == 0
-    told = capsys.readouterr().out
-    assert "model bright 1.3" in told
-    assert told.count("would be processed") == 2
+    printed = capsys.readouterr().out
+    assert "model bright 1.3" in printed
+    assert printed.count("would be processed") == 2
     place.configure()
 
 
-def test_another_threshold_does_not_need_the_program(place: Place, tmp_path: Path) -> None:
+def test_new_threshold_does_not_run_external_program(place: Place, tmp_path: Path) -> None:
     out = shutil.copytree(place.out, tmp_path / "bids_msseg")
     before = place.runs
     words = place.words(place.configure(), out)
@@ -220,46 +220,46 @@ def test_another_threshold_does_not_need_the_program(place: Place, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("how", "code", "told"),
+    ("how", "code", "reason"),
     [
         ("fails", 1, "bright exited with code 1; its log ends: no licence"),
         ("moves", 65, "another grid"),
         ("sleeps", 75, "was stopped after"),
     ],
 )
-def test_a_program_that_gives_nothing(
-    place: Place, tmp_path: Path, how: str, code: int, told: str
+def test_failed_external_program_fails_visit(
+    place: Place, tmp_path: Path, how: str, code: int, reason: str
 ) -> None:
-    """Steps before it are not repeated; of it nothing is written but why it failed."""
+    """The visit has no images, and its record has the reason of the failure."""
     out = tmp_path / "bids_msseg"
     limit = {"timeout_minutes": 0.05} if how == "sleeps" else {}
     words = place.words(place.configure(how, **limit), out)
     assert msseg(*words[:-2], "03") == code
     found = record(out, "sub-03")
     assert found["status"] == "failed"
-    assert told in found["reason"]
+    assert reason in found["reason"]
     assert found["hint"]
     assert not list(out.rglob("*.nii.gz"))
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"command": "/no/such/program {flair} {out}"}, "program not found"),
         ({"command": "x {flare} {out}"}, "unknown placeholder"),
         ({"vesion": "1"}, "unknown option vesion"),
     ],
 )
-def test_what_cannot_run_is_refused_before_the_first_visit(
+def test_invalid_segmenter_config_is_refused_before_first_visit(
     place: Place,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     change: dict[str, str],
-    told: str,
+    message: str,
 ) -> None:
     out = tmp_path / "bids_msseg"
     assert msseg(*place.words(place.configure("wrong", **change), out)) == 64
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not list(out.rglob("sub-*.json"))
 
 
@@ -275,7 +275,9 @@ def test_what_cannot_run_is_refused_before_the_first_visit(
         ["--segmenter", "command", "--segmenter-config", "/no/such/file"],
     ],
 )
-def test_options_that_do_not_go_together(place: Place, tmp_path: Path, words: list[str]) -> None:
+def test_incompatible_segmenter_options_are_refused(
+    place: Place, tmp_path: Path, words: list[str]
+) -> None:
     (tmp_path / "masks").mkdir()
     places = {"CONFIG": str(place.configure()), "drawn=MASKS": f"drawn={tmp_path / 'masks'}"}
     given = [places.get(word, word) for word in words]

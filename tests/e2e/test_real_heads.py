@@ -1,4 +1,4 @@
-"""A real head through the whole app, where there is one, with the weights that ship."""
+"""The whole app on a real head, if available, with the bundled weights."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ WEIGHTS = resources.files("bids_msseg") / "data" / "weights" / f"{DEFAULT_MODEL}
 @pytest.mark.realdata
 @pytest.mark.slow
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"the weights {WEIGHTS.name} are not there")
-def test_a_raw_head_with_flair_only(
+def test_raw_head_with_flair_only_is_segmented(
     shared_data: Path, tmp_path: Path, msseg: Callable[..., Any]
 ) -> None:
-    """With skull, anisotropic, no T1w: only what plain options do."""
+    """Anisotropic FLAIR with skull and without T1w, with default options."""
     heads = shared_data / "raw-heads"
     out = tmp_path / "derivatives" / "bids_msseg"
     words = ["participant", "group", "--participant-label", "09", "--nprocs", "2"]

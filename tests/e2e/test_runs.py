@@ -1,4 +1,4 @@
-"""Runs after the first one, broken ones and odd ones: what is done again, and what is said."""
+"""Repeated, failed, interrupted and special runs: repeated steps and messages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def group_row(out: Path, participant: str) -> dict[str, str]:
 
 
 def dataset(root: Path, source: Path, *participants: str, damaged: tuple[str, ...] = ()) -> Path:
-    """Take some participants of the phantoms; damaged ones have a FLAIR that is cut off."""
+    """Copy some participants of the phantoms; damaged ones have a truncated FLAIR."""
     root.mkdir(parents=True)
     for name in ("dataset_description.json", "FLAIR.json"):
         shutil.copy(source / name, root)
@@ -57,7 +57,7 @@ def out(finished: Any, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def again(finished: Any, out: Path) -> Callable[..., int]:
-    """Run the participant level again, on what the first run left in its work folder."""
+    """Run the participant level again with the work folder of the first run."""
 
     def run(*words: object) -> int:
         work = finished.out / ".work"
@@ -78,7 +78,7 @@ def no_visit_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_visit_runs")
-def test_a_second_run_touches_nothing(
+def test_rerun_changes_no_file(
     finished: Any, times_of: Times, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = times_of(finished.out)
@@ -95,10 +95,10 @@ def test_a_second_run_touches_nothing(
         "sub-03/anat/sub-03_acq-sag_from-FLAIR_to-MNI152NLin2009aSym_mode-image_xfm.txt",
     ],
 )
-def test_a_lost_file_comes_back_and_others_stay(
+def test_missing_file_is_restored_and_others_are_unchanged(
     again: Callable[..., int], out: Path, files_of: Files, times_of: Times, lost: str
 ) -> None:
-    # where the raw data lie from OUT is told in its description, and OUT is a copy
+    # the description has the path of the raw data relative to OUT, which is a copy
     may_change = ("logs", "sub-03.html", "dataset_description.json")
     before, moments = files_of(out, without=may_change), times_of(out)
     (out / lost).unlink()
@@ -111,10 +111,10 @@ def test_a_lost_file_comes_back_and_others_stay(
     assert tops - {"dataset_description.json"} == {"sub-03", "logs"}
 
 
-def _may_be_lost() -> list[str]:
+def _removable_outputs() -> list[str]:
     """Every output of one visit, of a pair of visits and of the dataset.
 
-    A finished visit can do without its intermediate results.
+    A finished visit does not need its intermediate results.
     """
     expected = Path(__file__).with_name("expected_outputs.txt").read_text(encoding="utf-8")
     return [
@@ -128,8 +128,8 @@ def _may_be_lost() -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lost", _may_be_lost())
-def test_every_output_that_is_lost_comes_back(
+@pytest.mark.parametrize("lost", _removable_outputs())
+def test_each_missing_output_is_restored(
     again: Callable[..., int], out: Path, files_of: Files, lost: str
 ) -> None:
     may_change = ("logs", "sub-01.html", "sub-03.html", "dataset_description.json")
@@ -140,7 +140,7 @@ def test_every_output_that_is_lost_comes_back(
     assert files_of(out, without=may_change) == before
 
 
-def test_a_changed_option_runs_again(again: Callable[..., int], out: Path) -> None:
+def test_changed_option_processes_visit_again(again: Callable[..., int], out: Path) -> None:
     assert record(out, "sub-03")["lesion_count"] == 3
     assert again("--participant-label", "03", "--min-lesion-volume", "1000") == 0
     found = record(out, "sub-03")
@@ -156,7 +156,7 @@ def test_a_changed_option_runs_again(again: Callable[..., int], out: Path) -> No
 
 @pytest.fixture
 def no_step_before_the_cut(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Networks, registrations and the correction of bias fields are refused."""
+    """Make networks, registrations and bias field correction raise an error."""
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a step before the cut was run")
@@ -168,7 +168,7 @@ def no_step_before_the_cut(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("label", [pytest.param("01", marks=pytest.mark.slow), "03"])
-def test_another_cut_of_out_alone_is_that_of_a_whole_run(
+def test_new_threshold_gives_same_result_as_complete_run(
     finished: Any,
     out: Path,
     tmp_path: Path,
@@ -188,12 +188,12 @@ def test_another_cut_of_out_alone_is_that_of_a_whole_run(
         one, other = record(out, key), record(whole, key)
         assert one["options"]["threshold"] == 0.3
         for content in (one, other):
-            # a cut has the times of the run that did the steps before
+            # a new delineation keeps the times of the earlier steps
             assert set(content.pop("timings_s")) >= {"segment", "delineate", "draw"}
         assert one == other
 
 
-def test_without_its_intermediate_results_a_visit_is_finished_and_can_be_cut(
+def test_missing_intermediate_archive_is_recreated_when_needed(
     again: Callable[..., int], out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     archive = out / "logs/intermediate/sub-03.zip"
@@ -207,7 +207,7 @@ def test_without_its_intermediate_results_a_visit_is_finished_and_can_be_cut(
 
 
 @pytest.mark.usefixtures("no_visit_runs")
-def test_a_changed_voxel_would_run_again(
+def test_changed_voxel_makes_visit_stale(
     finished: Any, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bids = shutil.copytree(finished.bids, tmp_path / "raw")
@@ -218,13 +218,13 @@ def test_a_changed_voxel_would_run_again(
     nib.save(nib.Nifti1Image(data, image.affine, image.header), path)
     words = [bids, out, "participant", "--dry-run", "--model", finished.model]
     assert msseg(*words) == 0
-    told = capsys.readouterr().out
-    assert "sub-02: would be processed" in told
+    printed = capsys.readouterr().out
+    assert "sub-02: would be processed" in printed
     for key in ("sub-01_ses-1", "sub-01_ses-2", "sub-03"):
-        assert f"{key}: already finished" in told
+        assert f"{key}: already finished" in printed
 
 
-def test_brain_masks_of_a_derivative_and_dots_in_paths(
+def test_brain_mask_of_derivative_dataset_is_used(
     finished: Any, out: Path, again: Callable[..., int]
 ) -> None:
     dotted = finished.bids / "sub-01" / ".."
@@ -239,16 +239,16 @@ def test_brain_masks_of_a_derivative_and_dots_in_paths(
         f"bids:mine:{stem}_space-FLAIR_desc-brain_mask.nii.gz",
     ]
     assert any("brain mask taken from mine" in note for note in record(out, "sub-03")["notes"])
-    # without the mask the visit is another one
+    # the same visit without the mask can still be planned
     assert again("--participant-label", "03", "--dry-run") == 0
 
 
-def test_resource_monitor_measures(again: Callable[..., int], out: Path) -> None:
+def test_resource_monitor_records_steps_that_ran(again: Callable[..., int], out: Path) -> None:
     (out / "sub-02/anat/sub-02_space-FLAIR_label-L_mask.json").unlink()
     assert again("--resource-monitor") == 0
     with (out / "logs/resources.tsv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
-    # the steps before were not repeated
+    # earlier steps were not repeated
     assert {row["visit"] for row in rows} == {"sub-02"}
     assert {"draw", "publish"} <= {row["step"] for row in rows}
     assert all(0.05 < float(row["memory_gb"]) < 64 for row in rows)
@@ -263,19 +263,19 @@ def test_dry_run_writes_nothing(
     target = tmp_path / "out"
     assert msseg(finished.bids, target, "participant", "--dry-run", "--model", finished.model) == 0
     assert list(tmp_path.iterdir()) == []
-    told = capsys.readouterr().out
-    assert "model bright 0, sha256" in told
+    printed = capsys.readouterr().out
+    assert "model bright 0, sha256" in printed
     assert (
         "sub-02: would be processed\n"
         "  FLAIR: sub-02/anat/sub-02_FLAIR.nii.gz\n"
         "  T1w: none\n"
         "  T2w: sub-02/anat/sub-02_T2w.nii.gz\n"
-    ) in told
-    assert "sub-04: would be skipped: no FLAIR (found: sub-04_T1w.nii.gz)" in told
+    ) in printed
+    assert "sub-04: would be skipped: no FLAIR (found: sub-04_T1w.nii.gz)" in printed
 
 
 @pytest.mark.usefixtures("no_visit_runs")
-def test_reports_only(finished: Any, out: Path, files_of: Files) -> None:
+def test_reports_only_restores_pages(finished: Any, out: Path, files_of: Files) -> None:
     before = files_of(out)
     (out / "sub-01.html").unlink()
     (out / "sub-02.html").write_text("lost")
@@ -289,7 +289,7 @@ def test_reports_only(finished: Any, out: Path, files_of: Files) -> None:
 
 
 @pytest.mark.usefixtures("no_visit_runs")
-def test_the_sweep_agrees_with_the_masks(finished: Any, out: Path) -> None:
+def test_threshold_sweep_agrees_with_lesion_masks(finished: Any, out: Path) -> None:
     assert msseg(finished.bids, out, "group", "--threshold-sweep") == 0
     with (out / "group_lesions_thresholds.tsv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
@@ -306,13 +306,13 @@ def test_the_sweep_agrees_with_the_masks(finished: Any, out: Path) -> None:
     assert sum(row["threshold"] == row["mask_threshold"] for row in rows) == 4
 
 
-def test_reports_only_of_nothing(finished: Any, out: Path, tmp_path: Path) -> None:
+def test_reports_only_without_results_fails(finished: Any, out: Path, tmp_path: Path) -> None:
     assert msseg(*finished.options(tmp_path / "empty"), "--reports-only") == 66
     assert msseg(*finished.options(out), "--reports-only", "--participant-label", "99") == 18
 
 
 @pytest.mark.usefixtures("no_visit_runs")
-def test_boilerplate_only(
+def test_boilerplate_only_prints_citation_text(
     finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert msseg(*finished.options(tmp_path / "out"), "--boilerplate-only") == 0
@@ -326,7 +326,9 @@ def test_boilerplate_only(
 
 
 @pytest.mark.usefixtures("no_visit_runs")
-def test_labels(finished: Any, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_participant_label_selection_and_exit_codes(
+    finished: Any, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert msseg(*finished.options(out), "--participant-label", "99") == 18
     assert msseg(*finished.options(out), "--participant-label", "04") == 66
     assert msseg(*finished.options(out), "--participant-label", "sub-03", "99") == 0
@@ -334,14 +336,14 @@ def test_labels(finished: Any, out: Path, capsys: pytest.CaptureFixture[str]) ->
     assert not list(out.rglob("sub-99*")), "a label that was mistyped left something"
 
 
-def test_an_output_folder_that_cannot_be_made(finished: Any, tmp_path: Path) -> None:
+def test_uncreatable_output_or_work_folder_is_refused(finished: Any, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert msseg(*finished.options(tmp_path / "file" / "out")) == 73
     assert msseg(*finished.options(tmp_path / "out"), "-w", tmp_path / "file" / "work") == 73
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_output_folder(finished: Any, tmp_path: Path) -> None:
+def test_read_only_output_folder_is_refused(finished: Any, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir(mode=0o500)
     assert msseg(*finished.options(tmp_path / "out")) == 73
 
@@ -355,7 +357,7 @@ def one_damaged(
     tmp_path_factory: pytest.TempPathFactory,
     msseg: Callable[..., Any],
 ) -> tuple[Path, Any]:
-    """Two good visits and a damaged one, several nodes at a time; both levels."""
+    """Run both levels on two good visits and a damaged one, with several processes."""
     top = tmp_path_factory.mktemp("damaged")
     bids = dataset(top / "raw", finished.bids, "sub-02", "sub-03", damaged=("sub-05",))
     words = ["participant", "group", "--model", finished.model]
@@ -373,7 +375,9 @@ def test_a_damaged_visit_does_not_stop_others(one_damaged: tuple[Path, Any]) -> 
     assert ended.out == ""
 
 
-def test_its_record_and_page_say_why_and_what_to_do(one_damaged: tuple[Path, Any]) -> None:
+def test_failed_visit_has_reason_and_hint_in_record_and_page(
+    one_damaged: tuple[Path, Any],
+) -> None:
     out, ended = one_damaged
     found = record(out, "sub-05")
     name = "sub-05/anat/sub-05_FLAIR.nii.gz"
@@ -390,14 +394,14 @@ def test_its_record_and_page_say_why_and_what_to_do(one_damaged: tuple[Path, Any
     assert [path.name for path in (out / "logs").glob("crash-*")] == [Path(crash).name]
 
 
-def test_its_row_in_the_group_table(one_damaged: tuple[Path, Any]) -> None:
+def test_failed_visit_has_no_measures_in_group_table(one_damaged: tuple[Path, Any]) -> None:
     row = group_row(one_damaged[0], "sub-05")
     assert row["status"] == "failed"
     assert row["lesion_load_ml"] == row["lesion_count"] == "n/a"
     assert "damaged" in row["reason"]
 
 
-def test_many_nodes_at_a_time_give_the_same_bytes(
+def test_parallel_and_serial_runs_give_identical_files(
     one_damaged: tuple[Path, Any], finished: Any, files_of: Files
 ) -> None:
     for name in ("sub-02", "sub-03"):
@@ -411,7 +415,7 @@ def two_damaged(finished: Any, tmp_path: Path) -> Path:
     return dataset(tmp_path / "raw", finished.bids, damaged=("sub-05", "sub-06"))
 
 
-def test_all_failed_with_one_code(
+def test_common_error_code_of_failed_visits_is_exit_code(
     two_damaged: Path, finished: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -434,7 +438,7 @@ def test_stop_on_first_crash(
     assert "1 failed, 1 not run" in capsys.readouterr().err
 
 
-def test_stop_on_first_crash_with_several_at_a_time(
+def test_stop_on_first_crash_with_multiproc_plugin(
     two_damaged: Path, finished: Any, tmp_path: Path, msseg: Callable[..., Any]
 ) -> None:
     out = tmp_path / "out"
@@ -464,7 +468,7 @@ def test_stop_on_first_crash_with_several_at_a_time(
     ],
 )
 @pytest.mark.usefixtures("no_visit_runs")
-def test_a_plugin_file_that_says_nothing(
+def test_invalid_plugin_file_is_refused(
     two_damaged: Path, finished: Any, tmp_path: Path, text: str
 ) -> None:
     plugin = tmp_path / "plugin.yml"
@@ -485,9 +489,7 @@ def test_a_plugin_file_is_used(
     assert captured.out == ""
 
 
-def test_an_ok_result_outlives_a_flair_that_is_gone(
-    finished: Any, out: Path, tmp_path: Path
-) -> None:
+def test_result_is_kept_if_flair_is_removed(finished: Any, out: Path, tmp_path: Path) -> None:
     bids = dataset(tmp_path / "raw", finished.bids, "sub-02", "sub-03")
     (bids / "sub-03/anat/sub-03_acq-sag_FLAIR.nii.gz").unlink()
     words = [bids, out, "participant", "--model", finished.model, "-w", finished.out / ".work"]
@@ -506,10 +508,10 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
         time.sleep(0.02)
 
 
-def test_killed_and_taken_up_again(
+def test_killed_run_is_resumed_from_finished_steps(
     finished: Any, tmp_path: Path, files_of: Files, times_of: Times
 ) -> None:
-    """SIGKILL after the brain was found; the next run ends as if nothing had happened."""
+    """The run is killed after brain extraction; the next run gives the usual outputs."""
     bids = dataset(tmp_path / "raw", finished.bids, "sub-03")
     out, work = tmp_path / "derivatives" / "bids_msseg", tmp_path / "work"
     words = [bids, out, "participant", "--model", finished.model, "-w", work, *THREADS]
@@ -534,7 +536,7 @@ def test_killed_and_taken_up_again(
     assert files_of(out / "sub-03") == files_of(finished.out / "sub-03")
     assert record(out, "sub-03")["status"] == "ok"
 
-    # and the work folder goes where that was asked for
+    # --clean-workdir removes the work folder of the finished visit
     (out / "sub-03/anat/sub-03_acq-sag_space-FLAIR_label-L_mask.nii.gz").unlink()
     stale = work / "bids_msseg" / "sub_77"
     stale.mkdir()
@@ -544,14 +546,14 @@ def test_killed_and_taken_up_again(
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
-def test_interrupted_while_results_are_written(
+def test_interrupted_publication_marks_visit_unfinished(
     finished: Any,
     out: Path,
     again: Callable[..., int],
     monkeypatch: pytest.MonkeyPatch,
     interruption: type[BaseException],
 ) -> None:
-    """The run ends there, and the old record does not vouch for a mixture of old and new files."""
+    """The record becomes unfinished, because OUT may hold a mixture of old and new files."""
     from bids_msseg.nodes import outputs
 
     def interrupt(*_: object) -> None:
@@ -565,7 +567,7 @@ def test_interrupted_while_results_are_written(
         with pytest.raises(SystemExit):
             again(*words)
     assert record(out, "sub-02")["reason"] == "the run stopped before this visit was finished"
-    # the next visit was not begun, so its old result still holds
+    # the next visit did not start, so its old result is still valid
     assert record(out, "sub-03")["lesion_count"] == 3
     assert not list((out / "logs").glob("crash-*"))
     monkeypatch.undo()

@@ -31,12 +31,12 @@ def _pairs(*dice: tuple[float, float]) -> list[Pair]:
     return [_pair(f"sub-{n}", *one) for n, one in enumerate(dice)]
 
 
-def test_with_nobody_held_out_it_is_undetermined() -> None:
+def test_improvement_without_held_out_patients_is_undetermined() -> None:
     improvement = assess_improvement([_pair("sub-1", 0.5, None)])
     assert str(improvement) == "undetermined: no held-out patient"
 
 
-def test_few_patients_are_better_only_if_each_is() -> None:
+def test_few_patients_are_better_only_if_all_improve() -> None:
     improvement = assess_improvement(_pairs((0.5, 0.625), (0.25, 0.5)))
     assert str(improvement) == (
         "better: mean held-out Dice changed by +0.188 (n = 2, too few for an interval); "
@@ -46,17 +46,17 @@ def test_few_patients_are_better_only_if_each_is() -> None:
     assert assess_improvement(_pairs((0.5, 0.5), (0.5, 0.5))).word == NOT_BETTER
 
 
-def test_from_five_patients_on_the_interval_decides() -> None:
+def test_interval_decides_improvement_from_five_patients() -> None:
     improvement = assess_improvement(_pairs(*[(0.5, 0.625)] * 5))
     assert improvement.word == BETTER
     assert "95 % interval +0.125 to +0.125" in improvement.reason
-    # the mean rises by .05, but it is one patient's doing
+    # the mean rises by 0.06, but because of one patient only
     mixed = assess_improvement(_pairs((0.4, 0.9), *[(0.5, 0.45)] * 4))
     assert mixed.gain.mean > 0
     assert mixed.word == NOT_BETTER
 
 
-def test_a_patient_that_was_seen_counts_with_none_of_its_visits() -> None:
+def test_patient_seen_in_training_is_excluded_with_all_visits() -> None:
     pairs = [
         _pair("sub-1_ses-1", 0.5, 0.75, "yes"),
         _pair("sub-1_ses-2", 0.5, 0.75),
@@ -72,17 +72,17 @@ def test_a_patient_that_was_seen_counts_with_none_of_its_visits() -> None:
     assert seen.gain.n_patients == 0
 
 
-def test_one_patient_that_counts_is_not_enough() -> None:
+def test_improvement_of_one_held_out_patient_is_undetermined() -> None:
     pairs = [_pair("sub-1", 0.5, 0.9), _pair("sub-2", 0.5, 0.9, "yes")]
     assert assess_improvement(pairs).word == UNDETERMINED
 
 
-def test_visits_of_one_patient_are_one_patient() -> None:
+def test_visits_of_one_patient_count_as_one_patient() -> None:
     improvement = assess_improvement([_pair(f"sub-1_ses-{n}", 0.5, 0.75) for n in range(6)])
     assert improvement.word == UNDETERMINED
 
 
-def test_what_is_not_known_stands_in_the_improvement() -> None:
+def test_unknown_training_data_is_named_in_improvement() -> None:
     pairs = [_pair("sub-1", 0.5, 0.75, "not known"), _pair("sub-2", 0.5, 0.75)]
     improvement = assess_improvement(pairs)
     assert improvement.word == BETTER
@@ -96,7 +96,7 @@ def test_undefined_dice_does_not_count() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=8))
-def test_nothing_is_called_better_whose_mean_fell(dice: list[tuple[float, float]]) -> None:
+def test_improvement_is_not_better_if_mean_dice_falls(dice: list[tuple[float, float]]) -> None:
     improvement = assess_improvement(_pairs(*dice))
     if improvement.word == BETTER:
         assert sum(after - before for before, after in dice) > 0
@@ -106,7 +106,7 @@ def test_nothing_is_called_better_whose_mean_fell(dice: list[tuple[float, float]
         )
 
 
-def test_the_table_has_before_beside_after() -> None:
+def test_comparison_table_has_before_and_after_columns() -> None:
     lines = comparison_table([*_pairs((0.5, 0.75)), _pair("sub-9", 0.25, None)]).splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert lines[0].startswith("| visit | site | seen before | Dice before | Dice after | PPV")
@@ -118,7 +118,7 @@ def test_the_table_has_before_beside_after() -> None:
     )
 
 
-def test_rows_have_the_columns() -> None:
+def test_comparison_rows_match_columns() -> None:
     columns, rows = comparison_rows(_pairs((0.5, 0.75)))
     assert columns[:5] == (
         "visit",
@@ -143,12 +143,12 @@ def test_rows_have_the_columns() -> None:
         ({"visits": ["sub-1_ses-1"], "images": {"sub-1_ses-1": "other"}}, "not known"),
         ({"visits": ["sub-2"], "images": {"sub-2": "other"}}, "no"),
         ({"visits": ["sub-7"], "images": {"sub-7": "mine"}}, "yes"),
-        # one image is not on record: names are all there is
+        # the digest of one image is missing: only names are compared
         ({"visits": ["sub-1", "sub-2"], "images": {"sub-2": "other"}}, "yes"),
         ({"visits": ["sub-2"], "init": {"visits": ["sub-1"]}}, "yes"),
         ({"visits": ["sub-2"], "init": {"visits": 13}}, "not known"),
         ({"visits": ["sub-2"], "init": {"visits": ["sub-3"]}}, "no"),
     ],
 )
-def test_weights_say_whom_they_have_seen(notes: dict, answer: str) -> None:
+def test_in_initial_training_data_follows_training_notes(notes: dict, answer: str) -> None:
     assert in_initial_training_data(notes, "sub-1", "mine") == answer

@@ -38,7 +38,7 @@ def _mask(root: Path, visit: str, desc: str, data: np.ndarray) -> Path:
 
 @pytest.fixture
 def rated(tmp_path: Path) -> Path:
-    """Two visits with four raters, one whose raters drew nothing, one with a single rater."""
+    """Two visits with four raters, one with two empty masks, one with a single rater."""
     root = tmp_path / "raw"
     manual = root / "derivatives" / "manual"
     for visit in ("sub-01/ses-1", "sub-01/ses-2"):
@@ -90,7 +90,7 @@ def test_every_visit_with_two_raters_is_fused(
         assert not empty.get_fdata().any()
 
 
-def test_tables_and_their_dictionaries(rated: Path, tmp_path: Path) -> None:
+def test_tables_have_described_columns_and_expected_rows(rated: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     algorithm = tmp_path / "net 1"
     _mask(algorithm, "sub-01/ses-1", "", _lesions(9, 0))
@@ -108,7 +108,7 @@ def test_tables_and_their_dictionaries(rated: Path, tmp_path: Path) -> None:
     for method in METHODS:
         rows = [row for row in first if row["consensus"] == method]
         dice = [float(row["dice"]) for row in rows]
-        assert dice == sorted(dice, reverse=True)  # who flips more agrees less
+        assert dice == sorted(dice, reverse=True)  # raters with more flipped voxels agree less
         estimated = [row["estimated_sensitivity"] for row in rows]
         assert (estimated == ["n/a"] * 4) == (method == "majority")
     assert {row["dice"] for row in raters if row["participant_id"] == "sub-02"} == {"n/a"}
@@ -129,7 +129,7 @@ def test_the_validator_accepts_the_output(
     assert bids_issues(out) == []
 
 
-def test_a_failing_visit_takes_no_other_down(
+def test_failed_visit_does_not_stop_other_visits(
     rated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manual = rated / "derivatives" / "manual"
@@ -151,14 +151,14 @@ def test_a_failing_visit_takes_no_other_down(
     [([], 6), (["--mask-values", "any"], 6), (["--mask-values", "1", "7"], 4),
      (["--mask-values", "5"], 2)],
 )  # fmt: skip
-def test_masks_of_several_values_are_fused(
+def test_multi_label_masks_are_fused_by_mask_values_option(
     rated: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     options: list[str],
     voxels: int,
 ) -> None:
-    """Three raters with lesions of the values 1, 5 and 7, two voxels each; one draws more."""
+    """Three raters with lesions of the values 1, 5 and 7, two voxels each; one has more."""
     drawn = np.zeros(GRID)
     for row, value in enumerate((1, 5, 7)):
         drawn[3:5, 4 * row, 6] = value
@@ -188,18 +188,18 @@ def test_another_run_replaces_the_results(rated: Path) -> None:
     }  # fmt: skip
 
 
-def test_raters_may_lie_in_several_datasets(rated: Path, tmp_path: Path) -> None:
+def test_raters_of_several_datasets_are_combined(rated: Path, tmp_path: Path) -> None:
     second, out = tmp_path / "second", tmp_path / "out"
     _mask(second, "sub-03", "_desc-AB", _lesions(1, 0.01))
     folders = (rated / "derivatives" / "manual", second)
     assert _run(rated, out, "--derivatives", *folders) == ExitCode.SUCCESS
     rows = [row for row in _rows(out / "group_raters.tsv") if row["visit"] == "sub-03"]
     assert {row["rater"] for row in rows} == {"AB", "rater1"}
-    # a derivative dataset is an input of its own, too
+    # a derivative dataset is also a valid input
     assert _run(folders[0], tmp_path / "out2") == ExitCode.SUCCESS
 
 
-def test_a_margin_is_told(rated: Path, tmp_path: Path) -> None:
+def test_sidecar_describes_margin(rated: Path, tmp_path: Path) -> None:
     assert _run(rated, tmp_path / "out", "--margin", 2) == ExitCode.SUCCESS
     stem = "out/sub-01/ses-1/anat/sub-01_ses-1_space-FLAIR_label-L_desc-staple_mask.json"
     assert "dilated by 2 voxels" in json.loads((tmp_path / stem).read_text())["Description"]
@@ -223,7 +223,7 @@ def test_a_margin_is_told(rated: Path, tmp_path: Path) -> None:
         (["{raw}", "{out}", "--algorithm", "{none}"], ExitCode.NO_INPUT, "does not exist"),
     ],
 )
-def test_what_cannot_be_done_is_refused(
+def test_invalid_arguments_and_inputs_are_refused(
     words: list[str], code: int, said: str, rated: Path, tmp_path: Path, capsys: Any
 ) -> None:
     places = {name: tmp_path / name for name in ("out", "none", "empty", "other", "raw")}
@@ -239,14 +239,16 @@ def test_what_cannot_be_done_is_refused(
     assert not places["out"].exists()
 
 
-def test_datasets_of_one_name_are_told_apart() -> None:
-    names = name_datasets([Path("/a/x"), Path("/b/x"), Path("/c/y")])
-    assert list(names) == ["x", "x-2", "y"]
+def test_datasets_of_same_name_get_distinct_names() -> None:
+    names = name_datasets([Path("/a/x"), Path("/b/x"), Path("/c/my labels")])
+    assert list(names) == ["x", "x-2", "my-labels"]
 
 
 @pytest.mark.realdata
-def test_simulated_raters_of_a_real_mask(shared_data: Path, tmp_path: Path) -> None:
-    """Four raters who each lose or add a rim of a real mask; the fusions come nearer than they."""
+def test_consensus_beats_most_simulated_raters_of_real_mask(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    """Four raters with random errors at the lesion rims; each consensus beats three of them."""
     from scipy import ndimage
 
     folder = shared_data / "label-maps" / "lesion-masks"

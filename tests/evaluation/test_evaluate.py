@@ -90,7 +90,7 @@ def only(rows: list[Row], **wanted: str) -> Row:
     return row
 
 
-def test_figures_of_a_visit_by_hand(data: Path) -> None:
+def test_subject_measures_of_small_example(data: Path) -> None:
     """Manual 8 + 4 voxels, automatic 12 + 2, shared 8; of 6 mm³ each."""
     code, tables = run(data)
     assert code == 0
@@ -111,12 +111,12 @@ def test_figures_of_a_visit_by_hand(data: Path) -> None:
     brain, lesion = 14 * 12 * 10, 12
     factor = lesion / (brain - lesion) * 0.999 / 0.001
     assert float(row["ndsc"]) == pytest.approx(16 / (16 + 4 + factor * 6), rel=1e-4)
-    # four manual voxels believed healthy, 14 believed lesion at .75 of which 8 are
+    # 4 missed manual voxels, and 14 voxels of probability 0.75, of which 8 are lesion
     wrong = 4 + abs(14 * 0.75 - 8)
     assert float(row["ece_brain"]) == pytest.approx(wrong / brain, rel=1e-4)
 
 
-def test_lesions_have_a_row_each(data: Path) -> None:
+def test_lesion_table_has_one_row_per_lesion(data: Path) -> None:
     _, tables = run(data)
     rows = [row for row in tables["lesions"] if row["name"] == "sub-01_ses-1"]
     assert [(row["side"], row["index"], row["state"]) for row in rows] == [
@@ -135,7 +135,7 @@ def test_lesions_have_a_row_each(data: Path) -> None:
     assert missed["region"] == "n/a"
 
 
-def test_empty_against_empty_is_not_a_success(data: Path) -> None:
+def test_measures_of_empty_masks_are_undefined(data: Path) -> None:
     _, tables = run(data)
     both, one = (only(tables["subjects"], name=name) for name in ("sub-02", "sub-03"))
     undefined = {"dice", "ppv", "sensitivity", "hd95_mm", "surface_dice_1mm", "lesion_f1"}
@@ -154,7 +154,7 @@ def test_empty_against_empty_is_not_a_success(data: Path) -> None:
     assert (counts["n_without_auto"], counts["n_without_manual"]) == ("1", "0")
 
 
-def test_every_column_is_there_and_explained(data: Path) -> None:
+def test_all_table_columns_exist_and_are_described(data: Path) -> None:
     _, tables = run(data)
     for stem, columns in TABLES.items():
         assert tuple(tables[stem][0]) == columns
@@ -166,11 +166,12 @@ def test_every_column_is_there_and_explained(data: Path) -> None:
     assert set(dictionary("sites")["metric"]["Levels"]) == set(METRICS)
     assert set(dictionary("cohort")["statistic"]["Levels"]) == set(COHORT_STATISTICS)
     assert set(COHORT_STATISTICS) < set(describe()["cohort"])
+    assert describe()["subjects"]["volume_auto_ml"] == "Volume of the automatic mask (mL)"
     known = json.loads((data / "out" / "evaluation.json").read_text())
     assert known["Manual"] == {"folder": "manual", "desc": None, "label": None, "space": "FLAIR"}
 
 
-def test_strata_and_reliability(data: Path) -> None:
+def test_strata_and_reliability_tables_of_small_example(data: Path) -> None:
     _, tables = run(data)
     middle = only(tables["strata"], scope="all", level="10-100")
     assert (middle["n_manual"], middle["n_found"], middle["n_auto"], middle["n_true"]) == (
@@ -183,7 +184,7 @@ def test_strata_and_reliability(data: Path) -> None:
     assert float(bins[7]["share_lesion"]) == pytest.approx(8 / 14, rel=1e-4)
 
 
-def test_regions_are_read_where_they_are(data: Path) -> None:
+def test_region_labels_are_used_if_present(data: Path) -> None:
     path = data / "auto/sub-01/ses-1/anat/sub-01_ses-1_space-FLAIR_seg-regions_dseg.nii.gz"
     save(path, np.s_[:, :, :], value=2)
     _, tables = run(data)
@@ -193,14 +194,14 @@ def test_regions_are_read_where_they_are(data: Path) -> None:
     assert only(tables["strata"], scope="site", name="A", level="juxtacortical")["n_found"] == "1"
 
 
-def test_small_lesions_count_as_voxels_only(data: Path) -> None:
+def test_small_lesions_count_in_volume_but_not_in_number(data: Path) -> None:
     save(mask_path(data / "auto", "sub-01_ses-1"), FOUND, TINY)
     _, tables = run(data, "--min-lesion-volume", "7")
     row = only(tables["subjects"], name="sub-01_ses-1")
     assert (row["n_auto"], row["volume_auto_ml"]) == ("1", "0.054")
 
 
-def test_other_grids_are_refused_or_resampled_by_the_stated_rule(
+def test_different_grids_are_refused_without_resample_option(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flipped = AFFINE @ np.array([[-1.0, 0, 0, 15], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -221,7 +222,13 @@ def test_other_grids_are_refused_or_resampled_by_the_stated_rule(
         load(pairing.pairs[0], Rules())
 
 
-def test_a_rater_is_chosen_by_its_label(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_choice_matches_desc_and_label_of_file_names() -> None:
+    assert Choice(Path()).takes("sub-01_space-FLAIR_label-L_mask.nii.gz")
+    assert not Choice(Path()).takes("sub-01_space-FLAIR_label-L_desc-rater1_mask.nii.gz")
+    assert Choice(Path(), desc="rater1").takes("sub-01_desc-rater1_mask.nii.gz")
+
+
+def test_manual_desc_option_selects_rater(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manual = data / "raw/derivatives/manual"
     save(mask_path(manual, "sub-01_ses-1", "_space-FLAIR_desc-rater2"), FOUND_LARGER, FALSE)
     _, tables = run(data, "--manual-desc", "rater2")
@@ -231,7 +238,7 @@ def test_a_rater_is_chosen_by_its_label(data: Path, capsys: pytest.CaptureFixtur
     assert "--manual-desc: rater2" in capsys.readouterr().err
 
 
-def test_several_masks_of_a_visit_are_not_guessed_between(data: Path) -> None:
+def test_ambiguous_masks_of_one_visit_are_refused(data: Path) -> None:
     choices = Choice(data / "auto"), Choice(data / "raw/derivatives/manual")
     folder = choices[1].folder / "sub-03" / "anat"
     mask_path(choices[1].folder, "sub-03").unlink()
@@ -248,6 +255,19 @@ def test_several_masks_of_a_visit_are_not_guessed_between(data: Path) -> None:
         find_pairs(*choices, Places())
 
 
+@pytest.mark.parametrize("start", ["c1_sub-03", "rsub-07", "brain_sub-03", "sub-07"])
+def test_misnamed_masks_are_ignored_and_listed_once(
+    data: Path, caplog: pytest.LogCaptureFixture, start: str
+) -> None:
+    choices = Choice(data / "auto"), Choice(data / "raw/derivatives/manual")
+    before = find_pairs(*choices, Places())
+    caplog.clear()
+    odd = choices[1].folder / f"sub-03/anat/{start}_space-FLAIR_label-L_mask.nii.gz"
+    save(odd, FALSE)
+    assert find_pairs(*choices, Places()) == before
+    assert caplog.text.count(odd.name) == 1
+
+
 def test_sites_come_from_the_option_or_the_table(data: Path) -> None:
     choices = Choice(data / "auto"), Choice(data / "raw/derivatives/manual")
     named = find_pairs(*choices, Places()).pairs
@@ -257,21 +277,21 @@ def test_sites_come_from_the_option_or_the_table(data: Path) -> None:
     assert {pair.site for pair in none} == {"one site"}
 
 
-def test_nothing_to_compare(data: Path, tmp_path: Path) -> None:
+def test_missing_masks_raise_no_input_error(data: Path, tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="no visit has a mask both in"):
         find_pairs(Choice(data / "raw"), Choice(data / "auto"), Places())
     with pytest.raises(NoInputError, match="does not exist"):
         find_pairs(Choice(tmp_path / "nowhere"), Choice(data / "auto"), Places())
 
 
-def test_inputs_are_not_written_to(data: Path) -> None:
+def test_invalid_output_folder_and_options_are_refused(data: Path) -> None:
     places = [str(data / "auto"), str(data / "raw/derivatives/manual")]
     assert evaluate.main([*places, str(data / "auto")]) == ExitCode.USAGE
     assert evaluate.main([*places, str(data / "out"), "--nprocs", "0"]) == ExitCode.USAGE
     assert evaluate.main(["--nonsense"]) == ExitCode.USAGE
 
 
-def test_a_missing_package_is_named_before_anything_is_read(
+def test_missing_package_is_a_usage_error_without_output(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", {"torch": 1}.get)
@@ -281,7 +301,7 @@ def test_a_missing_package_is_named_before_anything_is_read(
     assert not (data / "out").exists()
 
 
-def test_the_page_gets_every_case_with_its_rows(
+def test_page_receives_all_cases_with_their_rows(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flair = data / "raw/sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz"
@@ -313,23 +333,23 @@ def test_the_page_gets_every_case_with_its_rows(
     assert first.subject_row == result.tables["subjects"][0]
 
 
-def test_processes_change_nothing(data: Path) -> None:
+def test_results_do_not_depend_on_number_of_processes(data: Path) -> None:
     _, one = run(data)
     _, two = run(data, "--nprocs", "2")
     assert one == two
 
 
-def test_trainings_are_scored_by_the_same_figures() -> None:
+def test_training_score_equals_evaluation_measures() -> None:
     rng = np.random.default_rng(0)
     auto, manual = (rng.random(SHAPE) < 0.2 for _ in range(2))
     found = figures(Masks.of(auto, manual, AFFINE))
-    told = score(auto, Volume(manual.astype(np.float32), AFFINE), visit="", site="", method="")
+    scored = score(auto, Volume(manual.astype(np.float32), AFFINE), visit="", site="", method="")
     for name in ("dice", "ppv", "sensitivity", "lesion_f1", "lesion_ppv"):
-        assert getattr(told, name) == found[name]
-    assert told.false_components == found["n_false"]
+        assert getattr(scored, name) == found[name]
+    assert scored.false_components == found["n_false"]
 
 
-def test_the_row_of_a_lesion_points_into_a_hollow_lesion() -> None:
+def test_lesion_row_voxel_lies_inside_hollow_lesion() -> None:
     ring = np.zeros((9, 9, 3), bool)
     ring[1:8, 1:8, 1] = True
     ring[2:7, 2:7, 1] = False
@@ -340,7 +360,7 @@ def test_the_row_of_a_lesion_points_into_a_hollow_lesion() -> None:
 
 
 @pytest.mark.realdata
-def test_out_of_fold_figures_do_not_depend_on_the_field_of_view(shared_data: Path) -> None:
+def test_measures_do_not_depend_on_field_of_view(shared_data: Path) -> None:
     folder = shared_data / "label-maps" / "lesion-masks"
     image = nib.load(sorted(folder.glob("*mask.nii.gz"))[0])
     manual = np.asarray(image.dataobj) > 0
@@ -353,7 +373,7 @@ def test_out_of_fold_figures_do_not_depend_on_the_field_of_view(shared_data: Pat
     assert padded == pytest.approx(plain, nan_ok=True)
 
 
-def test_volumes_of_five_patients_have_intervals(tmp_path: Path) -> None:
+def test_volume_statistics_of_five_patients_have_intervals(tmp_path: Path) -> None:
     shift: Callable[[int], tuple] = lambda n: np.s_[2 : 4 + n, 2:4, 2:4]  # noqa: E731
     for number in range(1, 6):
         save(mask_path(tmp_path / "raw/derivatives/manual", f"sub-{number:02d}"), shift(number))
@@ -374,7 +394,7 @@ def test_volumes_of_five_patients_have_intervals(tmp_path: Path) -> None:
     assert cohort == pytest.approx(0.75 * np.mean(scores) + 0.25 * expected, rel=1e-4)
 
 
-def test_tables_of_nobody_are_empty() -> None:
+def test_tables_without_cases_are_empty() -> None:
     tables = evaluation_tables.all_tables([], {}, {})
     assert tables["subjects"] == []
     assert tables["reliability"] == []
@@ -390,7 +410,7 @@ def test_tables_of_nobody_are_empty() -> None:
         (["--mask-values", "1", "5"], 12),
     ],
 )
-def test_a_manual_mask_of_several_values(
+def test_mask_values_option_selects_manual_labels(
     data: Path, capsys: pytest.CaptureFixture[str], options: list[str], voxels: int
 ) -> None:
     path = mask_path(data / "raw/derivatives/manual", "sub-01_ses-1")
@@ -409,7 +429,7 @@ def test_a_manual_mask_of_several_values(
 
 @pytest.mark.parametrize("side", ["auto", "raw/derivatives/manual"])
 @pytest.mark.parametrize("values", [(0.1, 0.2), (0.3, 0.45), (0.01, 0.49)])
-def test_a_mask_below_one_half_is_not_taken_for_an_empty_one(
+def test_mask_with_all_values_below_half_is_refused(
     data: Path, capsys: pytest.CaptureFixture[str], side: str, values: tuple[float, float]
 ) -> None:
     weak = np.zeros(SHAPE, np.float32)
@@ -420,7 +440,7 @@ def test_a_mask_below_one_half_is_not_taken_for_an_empty_one(
 
 
 @pytest.mark.parametrize("value", [0.1, 0.4, 200])
-def test_the_one_value_of_a_mask_is_lesion(data: Path, value: float) -> None:
+def test_any_single_mask_value_counts_as_lesion(data: Path, value: float) -> None:
     _, before = run(data)
     save(mask_path(data / "auto", "sub-01_ses-1"), FOUND_LARGER, FALSE, value=value)
     _, after = run(data)
@@ -435,22 +455,22 @@ def test_the_one_value_of_a_mask_is_lesion(data: Path, value: float) -> None:
         ("raw/derivatives/manual", "T1w", "--manual-space: T1w"),
     ],
 )
-def test_masks_of_another_space_are_pointed_to(
+def test_error_names_option_for_masks_in_another_space(
     data: Path, capsys: pytest.CaptureFixture[str], side: str, space: str, option: str
 ) -> None:
     for path in sorted((data / side).rglob("*label-L_mask.nii.gz")):
         path.rename(path.with_name(path.name.replace("space-FLAIR", f"space-{space}")))
     assert run(data)[0] == ExitCode.NO_INPUT
-    told = capsys.readouterr().err
-    assert option in told
+    log = capsys.readouterr().err
+    assert option in log
     other = "--manual-space" if side == "auto" else "--auto-space"
-    assert other not in told
+    assert other not in log
     name = "auto" if side == "auto" else "manual"
     code, _ = run(data, f"--{name}-space", space)
     assert code == 0
 
 
-def test_other_spaces_are_pointed_to_where_grids_differ(
+def test_grid_error_names_option_for_other_spaces(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = mask_path(data / "auto", "sub-01_ses-1")
@@ -460,20 +480,20 @@ def test_other_spaces_are_pointed_to_where_grids_differ(
     save(mask_path(data / "auto", "sub-01_ses-1", "_space-T1w_label-L"), FOUND)
     save(mask_path(data / "auto", "sub-01_ses-1", "_space-T2w_label-L_desc-rejected"), FOUND)
     assert run(data)[0] == ExitCode.DATA_ERROR
-    told = capsys.readouterr().err
-    assert "--auto-space: T1w" in told
-    assert "T2w" not in told
+    log = capsys.readouterr().err
+    assert "--auto-space: T1w" in log
+    assert "T2w" not in log
 
 
 def _other(data: Path) -> Path:
-    """Masks of another segmenter: perfect in sub-01, nothing found in sub-03, none of sub-02."""
+    """Masks of another segmenter: perfect in sub-01, empty in sub-03, missing in sub-02."""
     other = data / "other" / "auto"
     save(mask_path(other, "sub-01_ses-1"), FOUND, MISSED)
     save(mask_path(other, "sub-03"))
     return other
 
 
-def compared(data: Path, *words: str) -> list[Row]:
+def compare_segmenters(data: Path, *words: str) -> list[Row]:
     code, _ = run(data, "--compare-with", *words)
     assert code == 0
     with (data / "out/segmenters.tsv").open(newline="") as stream:
@@ -481,9 +501,9 @@ def compared(data: Path, *words: str) -> list[Row]:
 
 
 @pytest.mark.parametrize("name", ["", "perfect="])
-def test_segmenters_on_the_same_visits(data: Path, name: str) -> None:
+def test_segmenters_are_compared_on_common_visits(data: Path, name: str) -> None:
     """Two visits have masks of both; Dice is 16/26 and 1 in the one, 0 and 0 in the other."""
-    rows = compared(data, f"{name}{_other(data)}")
+    rows = compare_segmenters(data, f"{name}{_other(data)}")
     second = name.removesuffix("=") or "auto-2"
     assert [row["segmenter"] for row in rows] == ["auto"] * len(METRICS) + [second] * len(METRICS)
     first, other = (only(rows, segmenter=one, metric="dice") for one in ("auto", second))
@@ -503,32 +523,32 @@ def test_segmenters_on_the_same_visits(data: Path, name: str) -> None:
     assert known["Segmenters"] == ["auto", second]
 
 
-def test_one_segmenter_has_no_table_of_several(data: Path) -> None:
+def test_single_segmenter_writes_no_segmenters_table(data: Path) -> None:
     run(data)
     assert not (data / "out/segmenters.tsv").exists()
     assert json.loads((data / "out/evaluation.json").read_text())["Segmenters"] == []
 
 
-def test_the_other_tables_are_of_the_first_segmenter(data: Path) -> None:
+def test_other_tables_contain_only_first_segmenter(data: Path) -> None:
     _, alone = run(data)
     _, together = run(data, "--compare-with", str(_other(data)))
     assert together == alone
 
 
 def test_differences_of_five_patients_have_an_interval(tmp_path: Path) -> None:
-    """The other one finds twice as much in every patient."""
+    """The second segmenter finds twice as many voxels in every patient."""
     for number in range(1, 6):
         name = f"sub-{number:02d}"
         save(mask_path(tmp_path / "raw/derivatives/manual", name), FOUND_LARGER)
         save(mask_path(tmp_path / "auto", name), np.s_[2:4, 2:3, 2:4])
         save(mask_path(tmp_path / "more", name), FOUND)
-    rows = compared(tmp_path, str(tmp_path / "more"))
+    rows = compare_segmenters(tmp_path, str(tmp_path / "more"))
     row = only(rows, segmenter="more", metric="sensitivity")
     ends = [float(row[end]) for end in ("difference", "difference_low", "difference_high")]
     assert ends == pytest.approx([1 / 3] * 3, rel=1e-4)
 
 
-def test_segmenters_that_cannot_be_compared(
+def test_invalid_compare_with_arguments_are_refused(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = data / "other"

@@ -58,18 +58,18 @@ def test_a_manual_mask_is_found(name: str, tmp_path: Path) -> None:
         "sub-02/anat/sub-02_space-FLAIR_label-L_mask.nii.gz",
     ],
 )
-def test_another_mask_is_not_taken_for_it(name: str, tmp_path: Path) -> None:
+def test_find_truth_ignores_other_masks(name: str, tmp_path: Path) -> None:
     _touch(tmp_path, name)
     assert find_truth(tmp_path, PLAIN) is None
 
 
-def test_sessions_have_their_own(tmp_path: Path) -> None:
+def test_find_truth_returns_mask_of_session(tmp_path: Path) -> None:
     names = [f"sub-01/ses-{n}/anat/sub-01_ses-{n}_space-FLAIR_label-L_mask.nii.gz" for n in "123"]
     _touch(tmp_path, *names)
     assert find_truth(tmp_path, SESSION) == tmp_path / names[1]
 
 
-def test_the_spelling_that_bids_advises_comes_first(tmp_path: Path) -> None:
+def test_find_truth_prefers_label_recommended_by_bids(tmp_path: Path) -> None:
     _touch(
         tmp_path,
         "sub-01/anat/sub-01_space-FLAIR_label-lesion_mask.nii.gz",
@@ -80,14 +80,14 @@ def test_the_spelling_that_bids_advises_comes_first(tmp_path: Path) -> None:
     assert "label-L_" in found.name
 
 
-def test_the_folder_of_labels_has_to_be_there(tmp_path: Path) -> None:
+def test_missing_labels_folder_is_refused(tmp_path: Path) -> None:
     assert require_labels(tmp_path) == tmp_path
     with pytest.raises(NoInputError, match="nowhere") as caught:
         require_labels(tmp_path / "nowhere")
     assert "--labels" in caught.value.hint
 
 
-def test_raters_are_found_one_file_each(tmp_path: Path) -> None:
+def test_find_raters_returns_one_file_per_rater(tmp_path: Path) -> None:
     names = [
         "sub-01_space-FLAIR_desc-rater1_mask.nii.gz",
         "sub-01_space-FLAIR_label-L_desc-rater1_mask.nii.gz",
@@ -118,7 +118,7 @@ def _draw(*voxels: int) -> np.ndarray:
     return mask
 
 
-def test_the_consensus_is_what_half_of_the_raters_drew(tmp_path: Path) -> None:
+def test_consensus_contains_voxels_of_at_least_half_of_raters(tmp_path: Path) -> None:
     raters = [
         _write(tmp_path / "r1.nii.gz", _draw(0, 1)),
         _write(tmp_path / "r2.nii.gz", _draw(0, 2) * 255),
@@ -134,7 +134,7 @@ def test_the_consensus_is_what_half_of_the_raters_drew(tmp_path: Path) -> None:
         "r2.nii.gz",
     ]
     assert (tmp_path / "consensus" / "dataset_description.json").is_file()
-    # what is found there is a manual mask like any other
+    # find_truth finds the consensus like a manual mask
     assert find_truth(tmp_path / "consensus", SESSION) == mask
     # two of three are a majority, one of three is none
     raters.append(_write(tmp_path / "r3.nii.gz", _draw(1)))
@@ -142,7 +142,7 @@ def test_the_consensus_is_what_half_of_the_raters_drew(tmp_path: Path) -> None:
     np.testing.assert_array_equal(nib.load(mask).get_fdata()[:, 0, 0], [1, 1, 0, 0])
 
 
-def test_a_consensus_is_not_written_twice(tmp_path: Path) -> None:
+def test_unchanged_consensus_is_not_rewritten(tmp_path: Path) -> None:
     raters = [_write(tmp_path / f"r{n}.nii.gz", _draw(n)) for n in range(3)]
     mask, share = fuse_raters(raters, PLAIN, tmp_path / "consensus")
     before = (mask.stat().st_mtime_ns, share.stat().st_mtime_ns)
@@ -171,7 +171,7 @@ def rated(labelled_cohort: Path, tmp_path: Path) -> Path:
     return root
 
 
-def test_one_plain_mask_comes_before_raters(
+def test_single_manual_mask_takes_precedence_over_raters(
     rated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="bids_msseg"):
@@ -217,7 +217,7 @@ def _save(path: Path, *values: float) -> Path:
         ((0.5, 0.5, 0), None, [1, 2]),
     ],
 )
-def test_a_mask_of_other_values_is_written_as_zeros_and_ones(
+def test_plain_mask_writes_binary_copy_of_other_values(
     tmp_path: Path, values: tuple[float, ...], wanted: tuple[int, ...] | None, drawn: list[int]
 ) -> None:
     given = _save(tmp_path / "given.nii.gz", *values)
@@ -232,13 +232,15 @@ def test_a_mask_of_other_values_is_written_as_zeros_and_ones(
 
 
 @pytest.mark.parametrize("values", [(1, 0, 1), (0, 0, 0), (0.25, 1, 0.75)])
-def test_a_mask_that_is_plain_or_a_share_stays(tmp_path: Path, values: tuple[float, ...]) -> None:
+def test_binary_mask_or_share_map_is_used_unchanged(
+    tmp_path: Path, values: tuple[float, ...]
+) -> None:
     given = _save(tmp_path / "given.nii.gz", *values)
     assert plain_mask(given, PLAIN, tmp_path / "consensus") == given
     assert not (tmp_path / "consensus").exists()
 
 
-def test_other_values_are_another_mask(tmp_path: Path) -> None:
+def test_changed_mask_values_update_consensus(tmp_path: Path) -> None:
     raters = [_save(tmp_path / f"r{n}.nii.gz", 1, 5, 7) for n in range(3)]
     for wanted, drawn in ((None, [1, 2, 3]), ((5,), [2]), ((1, 7), [1, 3]), (None, [1, 2, 3])):
         mask, share = fuse_raters(raters, PLAIN, tmp_path / "consensus", wanted)
@@ -247,7 +249,7 @@ def test_other_values_are_another_mask(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("values", [(0.1, 0.2, 0.3), (-1, 1, 2), (np.nan, 1, 1)])
-def test_what_is_no_manual_mask_is_refused(tmp_path: Path, values: tuple[float, ...]) -> None:
+def test_invalid_mask_values_are_refused(tmp_path: Path, values: tuple[float, ...]) -> None:
     given = _save(tmp_path / "given.nii.gz", *values)
     with pytest.raises(DataError, match=r"given\.nii\.gz"):
         plain_mask(given, PLAIN, tmp_path / "consensus")
@@ -255,8 +257,29 @@ def test_what_is_no_manual_mask_is_refused(tmp_path: Path, values: tuple[float, 
         fuse_raters([given, given], PLAIN, tmp_path / "consensus")
 
 
+@pytest.mark.parametrize("start", ["c1_sub-01", "rsub-01", "brain_sub-07", "sub-01_c1", "sub-07"])
+@pytest.mark.parametrize("end", ["label-L", "desc-rater1"])
+def test_misnamed_masks_are_ignored_and_listed_once(
+    labelled_cohort: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    start: str,
+    end: str,
+) -> None:
+    root = shutil.copytree(labelled_cohort, tmp_path / "raw")
+    manual, consensus = root / "derivatives/manual", tmp_path / "consensus"
+    before = find_labelled(root, manual, consensus)
+    caplog.clear()
+    odd = manual / f"sub-01/anat/{start}_space-FLAIR_{end}_mask.nii.gz"
+    shutil.copy(before[0].truth, odd)
+    assert find_labelled(root, manual, consensus) == before
+    assert caplog.text.count(odd.name) == 1
+
+
 @pytest.mark.parametrize("removed", ["*_label-L_mask.nii.gz", "*_mask.nii.gz", "*"])
-def test_no_manual_mask_at_all(labelled_cohort: Path, tmp_path: Path, removed: str) -> None:
+def test_dataset_without_manual_masks_is_refused(
+    labelled_cohort: Path, tmp_path: Path, removed: str
+) -> None:
     root = tmp_path / "raw"
     shutil.copytree(labelled_cohort, root)
     for path in (root / "derivatives/manual").rglob(removed):
@@ -268,7 +291,7 @@ def test_no_manual_mask_at_all(labelled_cohort: Path, tmp_path: Path, removed: s
     assert "label-L_mask.nii.gz" in caught.value.hint
 
 
-def test_a_visit_without_a_brain_mask_gets_one_later(
+def test_missing_brain_mask_gets_path_in_consensus_folder(
     labelled_cohort: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root, consensus = tmp_path / "raw", tmp_path / "consensus"

@@ -47,7 +47,7 @@ def _write(path: Path, data: np.ndarray, edge: float = 1.0) -> Path:
         (["consensus"], True, ["consensus"]),
     ],
 )
-def test_raters_are_told_from_other_masks(
+def test_choose_raters_ignores_other_masks(
     labels: list[str] | None, any_name: bool, expected: list[str]
 ) -> None:
     names = [
@@ -65,14 +65,19 @@ def test_raters_are_told_from_other_masks(
     assert list(chosen) == expected
 
 
-def test_another_space_is_asked_for() -> None:
+def test_choose_raters_prefers_lesion_label() -> None:
+    names = ["sub-1_desc-rater1_mask.nii", "sub-1_label-L_desc-rater1_mask.nii"]
+    assert choose_raters(map(Path, names)) == {"rater1": Path(names[1])}
+
+
+def test_choose_raters_selects_requested_space() -> None:
     names = [f"sub-1_{space}desc-rater1_mask.nii" for space in ("", "space-T1w_", "space-FLAIR_")]
     paths = [Path(name) for name in names]
     assert choose_raters(paths, space="T1w") == {"rater1": paths[1]}
     assert choose_raters(paths[:2])["rater1"] == paths[0]
 
 
-def test_visits_and_runs_are_kept_apart(tmp_path: Path) -> None:
+def test_find_rated_separates_visits_and_runs(tmp_path: Path) -> None:
     _touch(
         tmp_path / "a",
         f"{ANAT}_run-1_desc-rater1_mask.nii.gz",
@@ -95,6 +100,17 @@ def test_visits_and_runs_are_kept_apart(tmp_path: Path) -> None:
     assert found[2].visit.flair == tmp_path / "b/sub-2/anat/sub-2_label-L_desc-AB_mask.nii.gz"
 
 
+@pytest.mark.parametrize("start", ["c1_sub-01_ses-1", "rsub-01_ses-1", "sub-07_ses-1"])
+def test_misnamed_masks_are_ignored_and_listed_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, start: str
+) -> None:
+    odd = f"{start}_label-L_desc-rater2_mask.nii.gz"
+    _touch(tmp_path, f"{ANAT}_desc-rater1_mask.nii.gz", f"sub-01/ses-1/anat/{odd}")
+    (rated,) = find_rated([tmp_path])
+    assert list(rated.raters) == ["rater1"]
+    assert caplog.text.count(odd) == 1
+
+
 def test_one_rater_in_two_datasets_is_refused(tmp_path: Path) -> None:
     for place in "ab":
         _touch(tmp_path / place, f"{ANAT}_desc-rater1_mask.nii.gz")
@@ -103,7 +119,7 @@ def test_one_rater_in_two_datasets_is_refused(tmp_path: Path) -> None:
     assert "--derivatives" in caught.value.hint
 
 
-def test_datasets_of_this_program_hold_no_raters(tmp_path: Path) -> None:
+def test_own_derivatives_are_not_rater_datasets(tmp_path: Path) -> None:
     raw = _describe(tmp_path, DatasetType="raw")
     manual = _describe(raw / "derivatives/manual", DatasetType="derivative")
     _describe(raw / "derivatives/ours", GeneratedBy=[{"Name": "bids_msseg"}])
@@ -113,7 +129,7 @@ def test_datasets_of_this_program_hold_no_raters(tmp_path: Path) -> None:
     assert rater_datasets(raw, [raw / "derivatives/ours"]) == (raw / "derivatives/ours",)
 
 
-def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
+def test_missing_or_invalid_rater_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="does not exist"):
         rater_datasets(tmp_path / "nowhere")
     with pytest.raises(InvalidDatasetError, match=r"dataset_description\.json"):
@@ -126,7 +142,7 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:
     assert "--derivatives" in caught.value.hint
 
 
-def test_masks_may_hold_any_one_value(tmp_path: Path) -> None:
+def test_read_masks_accepts_any_single_value(tmp_path: Path) -> None:
     mask = np.zeros((4, 3, 2), np.uint8)
     mask[1] = 1
     paths = [
@@ -143,7 +159,7 @@ def test_masks_may_hold_any_one_value(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("values", [(0.3, 0.7), (-1, -1), (np.nan, 1)])
-def test_what_is_not_binary_is_refused(values: tuple[float, float], tmp_path: Path) -> None:
+def test_non_binary_mask_is_refused(values: tuple[float, float], tmp_path: Path) -> None:
     mask = np.zeros((4, 3, 2), np.float32)
     mask[0, 0] = values
     with pytest.raises(DataError, match=r"m\.nii is not a binary mask"):
@@ -153,18 +169,18 @@ def test_what_is_not_binary_is_refused(values: tuple[float, float], tmp_path: Pa
 @pytest.mark.parametrize(
     ("wanted", "drawn"), [(None, [1, 2, 3]), ((5,), [2]), ((1, 7), [1, 3]), ((2,), [])]
 )
-def test_values_of_raters_are_chosen_and_those_of_machines_are_not(
+def test_mask_values_apply_to_raters_not_algorithms(
     tmp_path: Path, wanted: tuple[int, ...] | None, drawn: list[int]
 ) -> None:
     mask = np.zeros((4, 1, 1), np.uint8)
     mask[:, 0, 0] = (0, 1, 5, 7)
-    paths = [_write(tmp_path / f"{name}.nii.gz", mask) for name in ("rater", "machine")]
-    (rater, machine), _ = read_masks(paths[:1], values=wanted, algorithms=paths[1:])
+    paths = [_write(tmp_path / f"{name}.nii.gz", mask) for name in ("rater", "algorithm")]
+    (rater, algorithm), _ = read_masks(paths[:1], values=wanted, algorithms=paths[1:])
     assert np.flatnonzero(rater).tolist() == drawn
-    assert np.flatnonzero(machine).tolist() == [1, 2, 3]
+    assert np.flatnonzero(algorithm).tolist() == [1, 2, 3]
 
 
-def test_what_cannot_be_fused_is_refused(tmp_path: Path) -> None:
+def test_unreadable_or_mismatched_masks_are_refused(tmp_path: Path) -> None:
     mask = np.zeros((4, 3, 2), np.uint8)
     first = _write(tmp_path / "first.nii", mask)
     (tmp_path / "text.nii").write_text("text")

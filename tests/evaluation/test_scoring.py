@@ -37,11 +37,11 @@ def _case() -> tuple[np.ndarray, np.ndarray]:
     return mask, truth
 
 
-def test_columns_are_the_fields() -> None:
+def test_columns_equal_score_fields() -> None:
     assert tuple(field.name for field in fields(Score)) == COLUMNS
 
 
-def test_a_case_by_hand() -> None:
+def test_score_of_small_example() -> None:
     got = _score(*_case())
     assert got.dice == pytest.approx(2 * 4 / (8 + 10))
     assert got.ppv == pytest.approx(0.5)
@@ -52,7 +52,7 @@ def test_a_case_by_hand() -> None:
     assert got.truth_ml == pytest.approx(10 * 3 / 1000)
 
 
-def test_agreement_with_oneself_is_perfect() -> None:
+def test_score_of_identical_masks_is_perfect() -> None:
     _, truth = _case()
     got = _score(truth, truth)
     perfect = (got.dice, got.ppv, got.sensitivity, got.lesion_f1, got.lesion_f1_anima)
@@ -60,12 +60,12 @@ def test_agreement_with_oneself_is_perfect() -> None:
     assert got.false_components == 0
 
 
-def test_nothing_against_nothing_is_not_a_perfect_score() -> None:
+def test_dice_of_two_empty_masks_is_nan() -> None:
     nothing = np.zeros((5, 5, 5), bool)
     assert math.isnan(_score(nothing, nothing).dice)
 
 
-def test_site_means_leave_out_what_is_undefined() -> None:
+def test_site_means_exclude_undefined_scores() -> None:
     mask, truth = _case()
     nothing = np.zeros_like(mask)
     scores = [
@@ -85,7 +85,7 @@ def test_site_means_leave_out_what_is_undefined() -> None:
     assert means[2][3]["lesion_f1"] == 1
 
 
-def test_visits_of_a_participant_count_once() -> None:
+def test_site_means_count_each_participant_once() -> None:
     mask, truth = _case()
     scores = [_score(truth, truth, visit=f"sub-01_ses-{number}") for number in range(3)]
     ((_, _, count, values),) = site_means([*scores, _score(mask, truth, visit="sub-02")])
@@ -93,12 +93,12 @@ def test_visits_of_a_participant_count_once() -> None:
     assert values["dice"] == pytest.approx((1 + 8 / 18) / 2)
 
 
-def test_a_mean_of_nothing_is_not_a_number() -> None:
+def test_site_mean_without_defined_scores_is_nan() -> None:
     empty = replace(_score(*_case()), dice=math.nan)
     assert math.isnan(site_means([empty])[0][3]["dice"])
 
 
-def test_the_mask_has_no_lesion_below_3_mm3() -> None:
+def test_cut_mask_removes_lesions_below_3_mm3() -> None:
     probability = np.zeros((9, 3, 3), np.float32)
     probability[0, 0, 0] = probability[4:7, 0, 0] = 0.9
     found = cut_mask(Volume(probability, np.eye(4)), 0.5)
@@ -120,7 +120,7 @@ def test_predictions_have_names_of_derivatives(visit: str, place: str, tmp_path:
     assert nib.load(tmp_path / place / f"{stem}_mask.nii.gz").get_data_dtype() == np.uint8
 
 
-def test_of_the_candidate_net_the_probability_alone_is_kept(tmp_path: Path) -> None:
+def test_candidate_net_prediction_has_only_probability_map(tmp_path: Path) -> None:
     volume = Volume(np.zeros((2, 2, 2), np.float32), GRID)
     keep_prediction(tmp_path, "sub-01", "candidate net", volume, np.zeros((2, 2, 2), bool))
     assert [path.name for path in (tmp_path / "sub-01" / "anat").iterdir()] == [

@@ -1,4 +1,4 @@
-"""A head that can be sampled on any grid, and NIfTI files of every kind."""
+"""Synthetic head on any grid, and a writer of NIfTI files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tissue(points: NDArray[np.float64]) -> NDArray[np.int64]:
     """Tissue at world positions in mm, shape (N, 3): 0 air, then as in ``CONTRASTS``."""
     x, y, z = points.T
     radius = np.sqrt((x / 68) ** 2 + (y / 84) ** 2 + (z / 66) ** 2)
-    # folds: the border between white and grey matter waves
+    # folds: the border between white and grey matter is wavy
     folds = 0.05 * np.sin(x / 5.0) * np.sin(y / 6.0) + 0.04 * np.cos(z / 5.5 + x / 9.0)
     kind = np.zeros(len(points), int)
     kind[radius < 1.22] = 2
@@ -71,7 +71,7 @@ def head(
     values = np.array(CONTRASTS[contrast], np.float32)
     brain = kind >= 3
     data = values[kind].astype(float)
-    # texture that the tissue carries with it, and a little noise where there is a signal
+    # multiplicative texture fixed to the tissue, and a little noise where there is signal
     data *= 1 + 0.04 * np.sin(points @ (0.11, 0.13, 0.17)).reshape(shape)
     data += np.random.default_rng(5).normal(0, 3, shape) * (kind > 0)
     data = np.maximum(data, 1) * (kind > 0)

@@ -41,7 +41,7 @@ def labels() -> np.ndarray:
 
 class TestReadAtlas:
     @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32])
-    def test_labels_of_any_type(self, make_nifti: Make, dtype: type) -> None:
+    def test_labels_of_any_data_type_are_read(self, make_nifti: Make, dtype: type) -> None:
         affine = np.diag([-1.0, 1.5, 2.0, 1.0])
         atlas = read_atlas(make_nifti("parts.nii.gz", data=labels().astype(dtype), affine=affine))
         np.testing.assert_array_equal(atlas.volume.data, labels())
@@ -49,12 +49,12 @@ class TestReadAtlas:
         assert atlas.volume.data.dtype == np.int32
         assert atlas.names == {2: "label 2", 5: "label 5"}
 
-    def test_a_table_names_the_labels_that_are_there(self, make_nifti: Make) -> None:
+    def test_table_names_are_limited_to_present_labels(self, make_nifti: Make) -> None:
         path = make_nifti("sub-01_seg-parts_dseg.nii.gz", data=labels())
         path.with_name("sub-01_seg-parts_dseg.tsv").write_text(TABLE)
         assert read_atlas(path).names == {2: "left", 5: "right"}
 
-    def test_a_table_that_is_named_comes_first(self, make_nifti: Make, tmp_path: Path) -> None:
+    def test_explicit_table_takes_precedence(self, make_nifti: Make, tmp_path: Path) -> None:
         path = make_nifti("parts_dseg.nii.gz", data=labels())
         path.with_name("parts_dseg.tsv").write_text(TABLE)
         named = tmp_path / "colours.txt"
@@ -73,7 +73,7 @@ class TestReadAtlas:
             12345: "label 12345",
         }
 
-    def test_mgz(self, tmp_path: Path) -> None:
+    def test_mgz_file_is_read(self, tmp_path: Path) -> None:
         path = tmp_path / "aparc+aseg.mgz"
         affine = np.array([[-1.0, 0, 0, 3], [0, 0, 1, -4], [0, -1, 0, 5], [0, 0, 0, 1]])
         nib.save(nib.MGHImage(labels().astype(np.int32), affine), path)
@@ -92,30 +92,32 @@ class TestReadAtlas:
             ("my_own-atlas.v2.nii.gz", "myownatlas"),
         ],
     )
-    def test_name_for_bids(self, make_nifti: Make, file: str, name: str) -> None:
+    def test_atlas_name_is_derived_from_file_name(
+        self, make_nifti: Make, file: str, name: str
+    ) -> None:
         assert read_atlas(make_nifti(file, data=labels())).name == name
 
-    def test_an_axis_of_length_one_is_left_out(self, make_nifti: Make) -> None:
+    def test_trailing_axis_of_length_one_is_dropped(self, make_nifti: Make) -> None:
         atlas = read_atlas(make_nifti(data=labels()[..., None]))
         assert atlas.volume.shape == (6, 7, 8)
 
     @pytest.mark.parametrize("value", [0.5, np.nan, np.inf, 3e9])
-    def test_what_is_no_label(self, make_nifti: Make, value: float) -> None:
+    def test_invalid_label_values_are_refused(self, make_nifti: Make, value: float) -> None:
         data = labels().astype(np.float64)
         data[2, 2, 2] = value
         with pytest.raises(DataError, match="not valid labels"):
             read_atlas(make_nifti(data=data))
 
-    def test_probabilities_of_several_regions(self, make_nifti: Make) -> None:
+    def test_four_dimensional_probability_image_is_refused(self, make_nifti: Make) -> None:
         with pytest.raises(DataError, match="has the shape"):
             read_atlas(make_nifti(data=np.zeros((5, 5, 5, 3), np.float32)))
 
-    def test_missing(self, tmp_path: Path) -> None:
+    def test_missing_file_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(NoInputError, match="does not exist"):
             read_atlas(tmp_path / "nothing.nii.gz")
 
     @pytest.mark.parametrize("content", [b"", b"cut off", b"\x1f\x8b\x08\x00cut"])
-    def test_damaged(self, tmp_path: Path, content: bytes) -> None:
+    def test_damaged_file_is_refused(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "parts.nii.gz"
         path.write_bytes(content)
         with pytest.raises(DataError, match="cannot be read"):
@@ -133,7 +135,9 @@ class TestTable:
             ("mri/aparc+aseg.mgz", "mri/aparc+aseg.tsv"),
         ],
     )
-    def test_is_found_by_inheritance(self, tmp_path: Path, image: str, table: str) -> None:
+    def test_table_is_found_by_bids_inheritance(
+        self, tmp_path: Path, image: str, table: str
+    ) -> None:
         path, expected = tmp_path / image, tmp_path / table
         for one in (path, expected):
             one.parent.mkdir(parents=True, exist_ok=True)
@@ -149,11 +153,11 @@ class TestTable:
             "participants.tsv",
         ],
     )
-    def test_of_another_image(self, tmp_path: Path, other: str) -> None:
+    def test_table_of_other_image_is_ignored(self, tmp_path: Path, other: str) -> None:
         (tmp_path / other).write_text(TABLE)
         assert find_table(tmp_path / "sub-1_atlas-A_dseg.nii.gz") is None
 
-    def test_nearest_folder_then_most_entities(self, tmp_path: Path) -> None:
+    def test_nearest_folder_then_most_entities_is_preferred(self, tmp_path: Path) -> None:
         folder = tmp_path / "anat"
         folder.mkdir()
         names = ["desc-a_dseg.tsv", "dseg.tsv", "sub-1_desc-a_dseg.tsv"]
@@ -165,7 +169,7 @@ class TestTable:
         (folder / names[2]).unlink()
         assert find_table(image) == folder / names[0]
 
-    def test_a_stub_is_none(self, tmp_path: Path) -> None:
+    def test_empty_table_file_is_ignored(self, tmp_path: Path) -> None:
         (tmp_path / "x_dseg.tsv").touch()
         assert find_table(tmp_path / "x_dseg.nii.gz") is None
 
@@ -177,7 +181,9 @@ class TestTable:
             ("lut.txt", COLOURS, {0: "Unknown", 2: "Left-Part", 5: "Right-Part"}),
         ],
     )
-    def test_names(self, tmp_path: Path, name: str, text: str, expected: dict[int, str]) -> None:
+    def test_names_are_read_from_tsv_and_lut(
+        self, tmp_path: Path, name: str, text: str, expected: dict[int, str]
+    ) -> None:
         path = tmp_path / name
         path.write_text(text, encoding="utf-8")
         assert read_names(path) == expected
@@ -196,18 +202,18 @@ class TestTable:
             ("lut.txt", b"one Left 0 0 0 0\n"),
         ],
     )
-    def test_is_no_table(self, tmp_path: Path, name: str, content: bytes) -> None:
+    def test_invalid_table_is_refused(self, tmp_path: Path, name: str, content: bytes) -> None:
         path = tmp_path / name
         path.write_bytes(content)
         with pytest.raises(DataError, match="cannot read the label table"):
             read_names(path)
 
-    def test_missing(self, tmp_path: Path) -> None:
+    def test_missing_file_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(NoInputError, match="does not exist"):
             read_names(tmp_path / "t.tsv")
 
 
-def test_freesurfer_numbers() -> None:
+def test_freesurfer_label_names() -> None:
     names = freesurfer_names()
     assert len(names) == 2 * 19 + 14 + 4 * 36
     assert len(set(names.values())) == len(names)
@@ -223,12 +229,12 @@ def test_freesurfer_numbers() -> None:
 class TestOnto:
     ATLAS = Atlas("parts", Volume(labels().astype(np.int32), np.eye(4)), {2: "left", 5: "right"})
 
-    def test_the_same_grid(self) -> None:
+    def test_atlas_on_same_grid_is_unchanged(self) -> None:
         found = atlas_onto(self.ATLAS, (6, 7, 8), np.eye(4))
         np.testing.assert_array_equal(found, labels())
         assert found.dtype == np.int32
 
-    def test_a_finer_grid_repeats_voxels(self) -> None:
+    def test_finer_grid_repeats_voxels(self) -> None:
         affine = np.diag([0.5, 0.5, 0.5, 1.0])
         affine[:3, 3] = -0.25
         found = atlas_onto(self.ATLAS, (12, 14, 16), affine)
@@ -242,7 +248,7 @@ class TestOnto:
         np.testing.assert_array_equal(found[:4], labels()[2:])
         assert not found[4:].any()
 
-    def test_large_labels_stay(self) -> None:
+    def test_large_labels_are_preserved(self) -> None:
         data = np.zeros((4, 4, 4), np.int32)
         data[1:3, 1:3, 1:3] = 2_000_000_011
         atlas = Atlas("large", Volume(data, np.eye(4)), {})
@@ -252,7 +258,7 @@ class TestOnto:
         assert np.unique(found).tolist() == [0, 2_000_000_011]
 
 
-def test_sides_of_the_embedded_template() -> None:
+def test_embedded_atlas_splits_regions_into_left_and_right() -> None:
     atlas, template = embedded_atlas(), load_template()
     assert template.regions is not None
     np.testing.assert_array_equal((atlas.volume.data + 1) // 2, template.regions)
@@ -285,7 +291,7 @@ class TestTemplateFlow:
 
     @pytest.mark.parametrize("entity", ["atlas", "seg"])
     @pytest.mark.parametrize("online", [False, True])
-    def test_a_filled_folder(self, tmp_path: Path, entity: str, online: bool) -> None:
+    def test_filled_folder_is_used(self, tmp_path: Path, entity: str, online: bool) -> None:
         folder = self.fill(tmp_path, f"{entity}-Parts", f"{entity}-Other")
         (folder / f"tpl-Made_{entity}-Parts_dseg.tsv").write_text(TABLE)
         atlas = templateflow_atlas("Made", "Parts", home=tmp_path, online=online)
@@ -294,12 +300,12 @@ class TestTemplateFlow:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["tpl-Made"]
 
     @pytest.mark.parametrize("desc", ["a", "b", "c"])
-    def test_one_of_several(self, tmp_path: Path, desc: str) -> None:
+    def test_desc_selects_one_of_several_atlases(self, tmp_path: Path, desc: str) -> None:
         folder = self.fill(tmp_path, *(f"atlas-Parts_desc-{one}" for one in "abc"))
         path = find_label_image("Made", "Parts", desc=desc, home=tmp_path, online=False)
         assert path == folder / f"tpl-Made_res-01_atlas-Parts_desc-{desc}_dseg.nii.gz"
 
-    def test_several_are_not_guessed(self, tmp_path: Path) -> None:
+    def test_ambiguous_atlas_is_refused(self, tmp_path: Path) -> None:
         self.fill(tmp_path, "atlas-Parts_desc-a", "atlas-Parts_desc-b")
         with pytest.raises(NoInputError, match=r"desc-a_dseg.*desc-b_dseg"):
             find_label_image("Made", "Parts", home=tmp_path, online=False)
@@ -307,7 +313,7 @@ class TestTemplateFlow:
     @pytest.mark.parametrize(
         "query", [{"atlas": "None"}, {"resolution": 2}, {"desc": "z"}, {"name": "Other"}]
     )
-    def test_what_is_not_there(self, tmp_path: Path, query: dict[str, Any]) -> None:
+    def test_missing_atlas_gives_prefill_hint(self, tmp_path: Path, query: dict[str, Any]) -> None:
         self.fill(tmp_path, "atlas-Parts")
         wanted: dict[str, Any] = {"name": "Made", "atlas": "Parts", **query}
         with pytest.raises(NoInputError) as caught:
@@ -315,13 +321,13 @@ class TestTemplateFlow:
         assert "TEMPLATEFLOW_HOME" in caught.value.hint
         assert f"atlas='{wanted['atlas']}'" in caught.value.hint
 
-    def test_an_empty_home_stays_empty(self, tmp_path: Path) -> None:
+    def test_empty_home_is_refused_and_stays_empty(self, tmp_path: Path) -> None:
         with pytest.raises(NoInputError, match="empty or missing"):
             find_label_image("Made", "Parts", home=tmp_path, online=False)
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize(("online", "kind"), [(False, NoInputError), (True, TemporaryError)])
-    def test_a_stub_without_network(
+    def test_empty_stub_without_network_is_refused(
         self, tmp_path: Path, online: bool, kind: type[Exception]
     ) -> None:
         folder = self.fill(tmp_path)

@@ -1,4 +1,4 @@
-"""N4 takes away a smooth field and leaves the level."""
+"""Bias field correction by N4 removes a smooth field and keeps the mean intensity."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .conftest import CONTRASTS, head, tissue, world
 
 
 @pytest.fixture(scope="module")
-def shaded() -> tuple[Volume, np.ndarray, np.ndarray]:
+def biased_t1w() -> tuple[Volume, np.ndarray, np.ndarray]:
     """A T1w with a field of ± 30 %, its brain, and its white matter."""
     volume, brain = head("T1w", (6, 6, 6), stripped=True)
     points = world(volume.shape, volume.affine)
@@ -29,8 +29,10 @@ def spread(volume: Volume, mask: np.ndarray) -> float:
     return float(values.std() / values.mean())
 
 
-def test_field_goes_and_level_stays(shaded: tuple[Volume, np.ndarray, np.ndarray]) -> None:
-    volume, brain, white = shaded
+def test_bias_field_is_removed_and_mean_intensity_kept(
+    biased_t1w: tuple[Volume, np.ndarray, np.ndarray],
+) -> None:
+    volume, brain, white = biased_t1w
     fixed = correct_bias(volume, brain)
     assert fixed.data.dtype == np.float32
     assert fixed.shape == volume.shape
@@ -38,8 +40,10 @@ def test_field_goes_and_level_stays(shaded: tuple[Volume, np.ndarray, np.ndarray
     assert fixed.data[brain].mean() == pytest.approx(volume.data[brain].mean(), rel=0.05)
 
 
-def test_threads_do_not_change_a_byte(shaded: tuple[Volume, np.ndarray, np.ndarray]) -> None:
-    volume, brain, _ = shaded
+def test_correction_does_not_depend_on_thread_count(
+    biased_t1w: tuple[Volume, np.ndarray, np.ndarray],
+) -> None:
+    volume, brain, _ = biased_t1w
     process = sitk.ProcessObject
     before = process.GetGlobalDefaultNumberOfThreads()
     runs = set()
@@ -51,10 +55,10 @@ def test_threads_do_not_change_a_byte(shaded: tuple[Volume, np.ndarray, np.ndarr
     assert len(runs) == 1
 
 
-def test_images_side_by_side_are_what_they_are_alone(
-    shaded: tuple[Volume, np.ndarray, np.ndarray],
+def test_concurrent_corrections_equal_single_correction(
+    biased_t1w: tuple[Volume, np.ndarray, np.ndarray],
 ) -> None:
-    volume, brain, _ = shaded
+    volume, brain, _ = biased_t1w
     alone = correct_bias(volume, brain).data.tobytes()
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(2)
@@ -65,14 +69,16 @@ def test_images_side_by_side_are_what_they_are_alone(
     assert found == [alone] * 3
 
 
-def test_gain_does_not_matter(shaded: tuple[Volume, np.ndarray, np.ndarray]) -> None:
-    volume, brain, _ = shaded
+def test_correction_does_not_depend_on_gain(
+    biased_t1w: tuple[Volume, np.ndarray, np.ndarray],
+) -> None:
+    volume, brain, _ = biased_t1w
     plain = correct_bias(volume, brain).data
     louder = correct_bias(volume.with_data(volume.data * 50), brain).data
     np.testing.assert_allclose(louder[brain] / 50, plain[brain], rtol=1e-3)
 
 
-def test_thick_slices_and_other_contrasts_are_fine() -> None:
+def test_contrasts_without_bias_field_are_nearly_unchanged() -> None:
     for contrast in CONTRASTS:
         volume, brain = head(contrast, (5, 5, 7))
         fixed = correct_bias(volume, brain)
@@ -81,14 +87,14 @@ def test_thick_slices_and_other_contrasts_are_fine() -> None:
         assert np.percentile(np.abs(ratio - 1), 95) < 0.15  # hardly anything to correct
 
 
-def test_image_without_signal_is_left_alone() -> None:
+def test_image_without_signal_is_unchanged() -> None:
     volume = Volume(np.full((10, 10, 10), -3.0), np.eye(4))
     same = correct_bias(volume, np.ones(volume.shape, bool))
     np.testing.assert_array_equal(same.data, volume.data)
 
 
-def test_a_thin_slab_keeps_two_voxels_of_the_coarse_grid() -> None:
-    # 5 slices are the least that the app accepts
+def test_slab_of_five_slices_is_corrected() -> None:
+    # the app accepts images with at least 5 slices
     brain = np.zeros((24, 24, 5), bool)
     brain[4:20, 4:20] = True
     data = np.where(brain, 100.0, 0.0) * np.linspace(0.9, 1.1, 24)[:, None, None]

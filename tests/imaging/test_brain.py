@@ -1,4 +1,4 @@
-"""The brain is found in heads, and a brain is not taken for a head."""
+"""Brain extraction, and detection of skull-stripped images."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
-def test_made_head_and_its_brain_are_told_apart(contrast: str) -> None:
+def test_head_and_skull_stripped_brain_are_distinguished(contrast: str) -> None:
     assert not is_skull_stripped(head(contrast)[0])
     assert is_skull_stripped(head(contrast, stripped=True)[0])
 
 
-def test_thin_slab_of_a_head_is_still_a_head() -> None:
+def test_thin_slab_of_head_is_not_skull_stripped() -> None:
     whole = head("FLAIR")[0]
     slab = whole.with_data(whole.data[:, :, 25:35])
     assert support(slab).volume_ml < brain.STRIPPED_BELOW_ML
     assert not is_skull_stripped(slab)
 
 
-def test_noisy_air_does_not_pass_for_a_brain() -> None:
+def test_head_with_noisy_air_is_not_skull_stripped() -> None:
     volume = head("T1w")[0]
     noise = np.random.default_rng(0).uniform(1, 30, volume.shape)
     assert not is_skull_stripped(volume.with_data(np.where(volume.data > 0, volume.data, noise)))
 
 
-def test_constant_image_is_no_brain() -> None:
+def test_constant_image_is_not_skull_stripped() -> None:
     volume = Volume(np.zeros((9, 9, 9), np.float32), np.eye(4))
     assert not is_skull_stripped(volume)
     assert support(volume) == brain.Support(0.0, 0.0)
@@ -66,7 +66,7 @@ def test_constant_image_is_no_brain() -> None:
     pad=st.integers(0, 6),
     stripped=st.booleans(),
 )
-def test_judgement_does_not_depend_on_scale_background_or_padding(
+def test_skull_strip_detection_ignores_scale_background_padding(
     gain: float, background: float, pad: int, stripped: bool
 ) -> None:
     volume = head("FLAIR", (6, 6, 6), stripped=stripped)[0]
@@ -94,12 +94,12 @@ def test_mask_from_stripped_keeps_the_largest_part_and_fills_it(background: floa
     np.testing.assert_array_equal(mask_from_stripped(Volume(data, np.eye(4))), expected)
 
 
-def test_mask_of_nothing_is_a_user_error() -> None:
+def test_mask_from_constant_image_is_a_user_error() -> None:
     with pytest.raises(DataError, match="no brain"):
         mask_from_stripped(Volume(np.ones((5, 5, 5), np.float32), np.eye(4)))
 
 
-def test_notes_at_the_limits() -> None:
+def test_brain_volume_outside_limits_is_noted() -> None:
     mask = np.ones((10, 10, 10), bool)
     assert brain_volume_ml(mask, 2.5) == 2.5
     for size, noted in ((699, True), (700, False), (2200, False), (2201, True)):
@@ -109,7 +109,9 @@ def test_notes_at_the_limits() -> None:
 @pytest.mark.parametrize("shown", [True, False])
 @pytest.mark.parametrize("option", ["auto", "yes", "no"])
 @pytest.mark.parametrize("sidecar", ["auto", "yes", "no"])
-def test_whoever_contradicts_the_image_is_named(shown: bool, option: str, sidecar: str) -> None:
+def test_option_or_sidecar_contradicting_image_is_reported(
+    shown: bool, option: str, sidecar: str
+) -> None:
     wrong = "no" if shown else "yes"
     found = contradictions(shown, option=option, sidecar=sidecar)
     assert len(found) == (option == wrong) + (sidecar == wrong)
@@ -119,13 +121,13 @@ def test_whoever_contradicts_the_image_is_named(shown: bool, option: str, sideca
 
 @pytest.fixture(scope="module")
 def flair() -> tuple[Volume, np.ndarray, np.ndarray]:
-    """A made FLAIR head, its brain, and what the extraction finds."""
+    """A synthetic FLAIR head, its true brain mask, and the extracted brain mask."""
     volume, truth = head("FLAIR", (4, 4, 4))
     return volume, truth, extract_brain(volume)
 
 
 @pytest.mark.slow
-def test_made_head_is_stripped_to_its_brain(
+def test_extracted_mask_matches_brain_of_synthetic_head(
     flair: tuple[Volume, np.ndarray, np.ndarray],
 ) -> None:
     volume, truth, mask = flair
@@ -137,7 +139,7 @@ def test_made_head_is_stripped_to_its_brain(
 
 
 @pytest.mark.slow
-def test_mask_follows_the_axes_of_the_image(
+def test_extracted_mask_follows_image_axes(
     flair: tuple[Volume, np.ndarray, np.ndarray],
 ) -> None:
     volume, _, straight = flair
@@ -149,7 +151,7 @@ def test_mask_follows_the_axes_of_the_image(
     np.testing.assert_array_equal(extract_brain(turned).transpose(1, 2, 0)[::-1], straight)
 
 
-def test_networks_run_on_one_thread_whatever_is_asked_for(
+def test_networks_always_run_on_one_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch = brain.bet.torch
@@ -180,7 +182,7 @@ def test_image_without_a_brain_is_a_user_error() -> None:
 
 
 @pytest.mark.slow
-def test_works_without_a_home_and_writes_nothing(tmp_path: Path) -> None:
+def test_extract_brain_needs_no_home_and_writes_no_files(tmp_path: Path) -> None:
     code = (
         "import numpy as np, sys; sys.path[:0] = [sys.argv[1]]\n"
         "from bids_msseg.imaging.brain import extract_brain\n"
@@ -200,7 +202,7 @@ def test_works_without_a_home_and_writes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_every_real_flair_is_judged_right(shared_data: Path) -> None:
+def test_skull_strip_detection_is_correct_for_all_real_flairs(shared_data: Path) -> None:
     margins: dict[str, list[float]] = {}
     for cohort, expected in (("ms-cohort", True), ("raw-heads", False)):
         paths = sorted((shared_data / cohort).glob("sub-*/**/*_FLAIR.nii.gz"))
@@ -209,14 +211,14 @@ def test_every_real_flair_is_judged_right(shared_data: Path) -> None:
             volume = canonical(load_volume(path))
             assert is_skull_stripped(volume) == expected, path.name
             margins.setdefault(cohort, []).append(support(volume).dark_share)
-    # the classes lie apart by more than the threshold's own size
+    # the gap between the classes is larger than the threshold itself
     assert max(margins["ms-cohort"]) < brain.STRIPPED_BELOW_DARK_SHARE * 0.6
     assert min(margins["raw-heads"]) > brain.STRIPPED_BELOW_DARK_SHARE * 1.6
 
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_brain_of_a_real_flair(shared_data: Path) -> None:
+def test_brain_volume_of_real_flair_is_in_expected_range(shared_data: Path) -> None:
     folder = shared_data / "raw-heads" / "sub-12" / "ses-1" / "anat"
     volume = canonical(load_volume(folder / "sub-12_ses-1_FLAIR.nii.gz"))
     mask = extract_brain(volume)

@@ -1,4 +1,4 @@
-"""Any sound NIfTI file in, 3-D float32 in canonical axes out; the rest is refused with a hint."""
+"""Valid NIfTI files become 3-D float32 in canonical axes; others are refused with a hint."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def conformed(path: Path) -> tuple[Volume, tuple[str, ...]]:
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_every_number_type_and_byte_order(make_nifti: MakeNifti, dtype: str, order: str) -> None:
+def test_every_data_type_and_byte_order_is_read(
+    make_nifti: MakeNifti, dtype: str, order: str
+) -> None:
     data = np.arange(720).reshape(8, 9, 10) % 120
     image = nib.Nifti1Image(data.astype(dtype), np.eye(4), dtype=np.dtype(dtype))
     header = image.header if order == "<" else image.header.as_byteswapped(">")
@@ -56,7 +58,9 @@ def test_every_number_type_and_byte_order(make_nifti: MakeNifti, dtype: str, ord
 
 @pytest.mark.parametrize("name", ["image.nii", "image.nii.gz"])
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
-def test_both_versions_and_endings(make_nifti: MakeNifti, name: str, kind: type) -> None:
+def test_nifti1_and_nifti2_with_both_extensions_are_read(
+    make_nifti: MakeNifti, name: str, kind: type
+) -> None:
     path = make_nifti(name, kind=kind)
     np.testing.assert_array_equal(conformed(path)[0].data, nib.load(path).get_fdata())
 
@@ -81,9 +85,7 @@ def test_large_integers_keep_double_precision_until_scaled(make_nifti: MakeNifti
 
 
 @pytest.mark.parametrize("codes", ORIENTATIONS)
-def test_every_orientation_keeps_each_voxel_where_it_was(
-    make_nifti: MakeNifti, codes: str
-) -> None:
+def test_every_orientation_preserves_voxel_positions(make_nifti: MakeNifti, codes: str) -> None:
     data = np.random.default_rng(1).integers(0, 999, (7, 8, 9)).astype(np.int16)
     tilted = nib.affines.from_matvec(
         nib.eulerangles.euler2mat(0.1, -0.05, 0.08) @ np.diag([0.9, 1.1, 3.0]), (12, -30, 5)
@@ -107,7 +109,7 @@ def test_every_orientation_keeps_each_voxel_where_it_was(
     signs=st.tuples(*[st.sampled_from([-1.0, 1.0])] * 3),
     edges=st.tuples(*[st.floats(0.3, 8.0)] * 3),
 )
-def test_canonical_moves_no_voxel(
+def test_canonical_preserves_voxel_positions(
     shape: tuple[int, int, int],
     order: list[int],
     signs: tuple[float, ...],
@@ -128,7 +130,7 @@ def _by_position(volume: Volume) -> dict[tuple[float, ...], float]:
     return dict(zip(map(tuple, places), volume.data.ravel(), strict=True))
 
 
-def test_file_written_says_the_same_as_the_volume(make_nifti: MakeNifti) -> None:
+def test_written_file_matches_returned_volume(make_nifti: MakeNifti) -> None:
     path = make_nifti(affine=np.diag([-0.7, 0.7, 3.0, 1.0]))
     target = path.parent / "deep" / "conformed.nii.gz"
     volume = conform(path, target, contrast="T1w").volume
@@ -158,7 +160,7 @@ def test_trailing_axes_of_one_are_dropped_and_noted(
     assert notes == (f"stored with {3 + len(extra)} axes; axes of length one were dropped",)
 
 
-def test_some_voxels_that_are_no_number_become_zero(make_nifti: MakeNifti) -> None:
+def test_nonfinite_voxels_are_set_to_zero_and_noted(make_nifti: MakeNifti) -> None:
     data = np.ones((10, 10, 10), np.float32)
     data[0, 0, 0], data[1, 1, 1], data[2, 2, 2] = np.nan, np.inf, 5
     volume, notes = conformed(make_nifti(data=data))
@@ -166,12 +168,12 @@ def test_some_voxels_that_are_no_number_become_zero(make_nifti: MakeNifti) -> No
     assert notes == ("2 voxels (0.20%) were not finite and were set to 0",)
 
 
-def test_qform_alone_and_sform_alone(make_nifti: MakeNifti) -> None:
+def test_qform_alone_or_sform_alone_is_accepted(make_nifti: MakeNifti) -> None:
     for codes in ((1, 0), (0, 2)):
         assert conformed(make_nifti(affine=np.diag([1.0, 2, 3, 1]), codes=codes))[1] == ()
 
 
-def test_orientation_by_voxel_size_alone_is_noted_loudly(make_nifti: MakeNifti) -> None:
+def test_image_without_qform_and_sform_is_noted(make_nifti: MakeNifti) -> None:
     path = make_nifti(affine=np.diag([1.0, 2, 3, 1]), codes=(0, 0))
     volume, notes = conformed(path)
     np.testing.assert_allclose(volume.spacing, (1, 2, 3))
@@ -180,7 +182,7 @@ def test_orientation_by_voxel_size_alone_is_noted_loudly(make_nifti: MakeNifti) 
 
 
 @pytest.mark.parametrize(("shift", "accepted"), [(0.9, True), (1.1, False)])
-def test_two_orientations_may_differ_by_a_millimetre(
+def test_qform_and_sform_may_differ_by_one_mm(
     make_nifti: MakeNifti, shift: float, accepted: bool
 ) -> None:
     path = make_nifti("image.nii", qoffset_x=shift)
@@ -218,7 +220,7 @@ def test_voxel_sizes_that_contradict_the_sform_are_noted(make_nifti: MakeNifti) 
         ((8, 9, 10, 1, 3), "5 dimensions"),
     ],
 )
-def test_shapes_that_are_no_volume(
+def test_shapes_other_than_3d_are_refused(
     make_nifti: MakeNifti, shape: tuple[int, ...], words: str
 ) -> None:
     with pytest.raises(DataError, match=words):
@@ -226,13 +228,13 @@ def test_shapes_that_are_no_volume(
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, [("R", "u1"), ("G", "u1"), ("B", "u1")]])
-def test_values_that_are_no_plain_number(make_nifti: MakeNifti, dtype: object) -> None:
+def test_complex_and_rgb_images_are_refused(make_nifti: MakeNifti, dtype: object) -> None:
     with pytest.raises(DataError, match=r"complex|colours"):
         conformed(make_nifti(data=np.zeros((8, 9, 10), dtype)))
 
 
 @pytest.mark.parametrize("value", [0.0, 7.0, np.nan, np.inf])
-def test_an_image_that_says_nothing(make_nifti: MakeNifti, value: float) -> None:
+def test_constant_or_nonfinite_image_is_refused(make_nifti: MakeNifti, value: float) -> None:
     with pytest.raises(DataError, match=r"no finite value|the same value everywhere"):
         conformed(make_nifti(data=np.full((8, 9, 10), value, np.float32)))
 
@@ -249,7 +251,7 @@ def test_an_image_that_says_nothing(make_nifti: MakeNifti, value: float) -> None
         ([[1.0, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], "perpendicular"),
     ],
 )
-def test_affines_that_are_no_grid(make_nifti: MakeNifti, affine: object, words: str) -> None:
+def test_invalid_affines_are_refused(make_nifti: MakeNifti, affine: object, words: str) -> None:
     path = make_nifti("image.nii", codes=(0, 1))
     patch(path, 280, np.asarray(affine, "<f4")[:3].tobytes())
     with pytest.raises(DataError, match=words):
@@ -262,7 +264,7 @@ def test_shear_within_tolerance_is_accepted(make_nifti: MakeNifti) -> None:
     assert conformed(make_nifti(affine=affine, codes=(0, 1)))[1] == ()
 
 
-def test_voxels_of_exactly_the_limits(make_nifti: MakeNifti) -> None:
+def test_voxel_sizes_at_limits_are_accepted(make_nifti: MakeNifti) -> None:
     for edge in (0.2, 15.0):
         assert check_header(make_nifti(affine=np.diag([edge] * 3 + [1]))).shape == (8, 9, 10)
 
@@ -278,7 +280,7 @@ def test_absurd_sizes_are_refused_before_reading(
         conformed(path)
 
 
-def test_bomb_behind_an_honest_header_is_not_unpacked(make_nifti: MakeNifti) -> None:
+def test_surplus_data_in_gzip_file_is_ignored(make_nifti: MakeNifti) -> None:
     path = make_nifti()
     expected = nib.load(path).get_fdata()
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(50_000_000)))
@@ -287,7 +289,7 @@ def test_bomb_behind_an_honest_header_is_not_unpacked(make_nifti: MakeNifti) -> 
 
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
 @pytest.mark.parametrize("name", ["image.nii", "image.nii.gz"])
-def test_truncated_files(make_nifti: MakeNifti, name: str, share: float) -> None:
+def test_truncated_files_are_refused(make_nifti: MakeNifti, name: str, share: float) -> None:
     path = make_nifti(name)
     raw = path.read_bytes()
     path.write_bytes(raw[: int(len(raw) * share)])
@@ -295,7 +297,7 @@ def test_truncated_files(make_nifti: MakeNifti, name: str, share: float) -> None
         conformed(path)
 
 
-def test_flipped_bit_in_a_compressed_file(make_nifti: MakeNifti) -> None:
+def test_wrong_gzip_checksum_is_refused(make_nifti: MakeNifti) -> None:
     path = make_nifti()
     raw = bytearray(path.read_bytes())
     raw[-6] ^= 0x10  # in the checksum, so that the stream itself still unpacks
@@ -315,7 +317,9 @@ def test_flipped_bit_in_a_compressed_file(make_nifti: MakeNifti) -> None:
         ("a.mgz", b"whatever", "is not named"),
     ],
 )
-def test_files_that_are_not_nifti(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+def test_files_that_are_not_nifti_are_refused(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError, match=words):
@@ -327,7 +331,7 @@ def test_files_that_are_not_nifti(tmp_path: Path, name: str, content: bytes, wor
     [(40, b"\xff\x7f"), (70, b"\xff\x7f"), (108, b"\xff\x7f\xff\x7f"), (108, bytes(4))],
     ids=["dim", "datatype", "offset not a number", "offset 0"],
 )
-def test_nonsense_in_header_fields_is_a_user_error(
+def test_invalid_header_fields_are_a_user_error(
     make_nifti: MakeNifti, place: int, content: bytes
 ) -> None:
     path = make_nifti("image.nii")
@@ -338,7 +342,7 @@ def test_nonsense_in_header_fields_is_a_user_error(
 
 @settings(max_examples=100, deadline=None)
 @given(places=st.dictionaries(st.integers(0, 351), st.integers(0, 255), min_size=1, max_size=6))
-def test_no_header_raises_anything_else(
+def test_random_header_bytes_raise_only_data_error(
     tmp_path_factory: pytest.TempPathFactory, places: dict[int, int]
 ) -> None:
     path = tmp_path_factory.mktemp("fuzz") / "image.nii"
@@ -350,7 +354,7 @@ def test_no_header_raises_anything_else(
         assert np.isfinite(conformed(path)[0].data).all()
 
 
-def test_missing_file(tmp_path: Path) -> None:
+def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="does not exist"):
         check_header(tmp_path / "none.nii.gz")
 
@@ -358,7 +362,7 @@ def test_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [None, b"/annex/objects/SHA256E-s1--0.nii.gz\n", b"version https://git-lfs.x\n"]
 )
-def test_content_that_was_not_fetched(tmp_path: Path, content: bytes | None) -> None:
+def test_unfetched_content_gives_datalad_hint(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "image.nii.gz"
     if content is None:
         path.symlink_to(tmp_path / ".git" / "annex" / "gone.nii.gz")
@@ -369,7 +373,7 @@ def test_content_that_was_not_fetched(tmp_path: Path, content: bytes | None) -> 
     assert caught.value.hint == f"datalad get {path}"
 
 
-def test_folder_named_like_an_image(tmp_path: Path) -> None:
+def test_folder_named_like_an_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "image.nii.gz").mkdir()
     with pytest.raises(DataError, match="folder"):
         check_header(tmp_path / "image.nii.gz")

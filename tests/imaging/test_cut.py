@@ -15,7 +15,7 @@ START = (1, 2, 3)
 
 
 @pytest.mark.parametrize("factors", [(1, 1, 1), (2, 1, 1), (2, 2, 4)])
-def test_a_cut_comes_back_also_where_its_last_voxels_reach_beyond(
+def test_drawn_cut_is_placed_back_with_partial_last_voxels(
     tmp_path: Path, factors: tuple[int, int, int]
 ) -> None:
     drawn = np.zeros(SHAPE, np.uint8)
@@ -31,7 +31,7 @@ def test_a_cut_comes_back_also_where_its_last_voxels_reach_beyond(
     np.testing.assert_array_equal(spread(drawn > 0, cut, WHOLE), expected)
 
 
-def test_only_the_viewer_s_own_are_taken(tmp_path: Path) -> None:
+def test_mask_not_from_viewer_is_ignored(tmp_path: Path) -> None:
     image = nib.Nifti1Image(np.ones(SHAPE, np.uint8), cut_affine(OBLIQUE, START, (1, 1, 1)))
     nib.save(image, tmp_path / "m.nii.gz")
     assert find_drawn_cut(tmp_path / "m.nii.gz", WHOLE, OBLIQUE) is None
@@ -56,5 +56,9 @@ def _turned() -> np.ndarray:
         OBLIQUE @ _turned(),
     ],
 )
-def test_another_grid_is_no_cut(affine: np.ndarray) -> None:
+def test_find_cut_returns_none_for_other_grid(affine: np.ndarray) -> None:
     assert find_cut(SHAPE, affine, WHOLE, OBLIQUE) is None
+
+
+def test_cut_affine_is_at_centre_of_joined_voxels() -> None:
+    assert cut_affine(np.eye(4), [10, 0, 0], (2, 1, 1))[0].tolist() == [2.0, 0.0, 0.0, 10.5]

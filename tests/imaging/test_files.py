@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files are written atomically."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bids_msseg.errors import CannotCreateError
 from bids_msseg.imaging.files import replacing
 
 
-def test_target_appears_with_the_content(tmp_path: Path) -> None:
+def test_target_appears_only_when_complete(tmp_path: Path) -> None:
     target = tmp_path / "new" / "image.nii.gz"
     with replacing(target) as temporary:
         assert temporary.name.endswith(".nii.gz")
@@ -21,7 +21,7 @@ def test_target_appears_with_the_content(tmp_path: Path) -> None:
     assert [p.name for p in target.parent.iterdir()] == ["image.nii.gz"]
 
 
-def test_failure_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+def test_failure_keeps_old_file_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
 
@@ -36,7 +36,7 @@ def test_failure_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_folder_that_is_a_file_is_a_user_error(tmp_path: Path) -> None:
+def test_file_in_place_of_folder_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with (
         pytest.raises(CannotCreateError) as caught,

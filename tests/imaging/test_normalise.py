@@ -1,4 +1,4 @@
-"""The stack depends on the brain, not on how the file happened to be stored."""
+"""The normalised stack depends on the brain, not on how the image is stored."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_working_grid_holds_every_brain_voxel(
     assert (index <= np.array(shape) - 1 - MARGIN_MM / spacing + 1e-6).all()
 
 
-def test_working_grid_of_nothing_is_a_user_error() -> None:
+def test_working_grid_of_empty_mask_is_a_user_error() -> None:
     with pytest.raises(DataError, match="mask is empty"):
         working_grid(Volume(np.zeros((4, 4, 4), bool), np.eye(4)))
 
@@ -102,7 +102,7 @@ def test_image_of_one_millimetre_is_not_interpolated() -> None:
     np.testing.assert_array_equal(stack.data[0][stack.brain], zscore(data, brain)[brain])
 
 
-def test_zscore_is_measured_inside_and_clipped() -> None:
+def test_zscore_uses_statistics_inside_mask_and_clips() -> None:
     data = np.zeros((10, 10, 10))
     data[:5] = np.random.default_rng(0).normal(100, 10, (5, 10, 10))
     data[5:] = 1e6
@@ -115,7 +115,7 @@ def test_zscore_is_measured_inside_and_clipped() -> None:
     assert (scaled[5:] == CLIP).all()
 
 
-def test_a_few_bright_voxels_do_not_move_the_scale() -> None:
+def test_zscore_is_robust_to_few_bright_voxels() -> None:
     data = np.random.default_rng(0).normal(100, 10, (20, 20, 20))
     inside = np.ones(data.shape, bool)
     spoiled = data.copy()
@@ -124,19 +124,19 @@ def test_a_few_bright_voxels_do_not_move_the_scale() -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 7.0, 1e6])
-def test_flat_brain_is_a_user_error(level: float) -> None:
+def test_constant_brain_is_a_user_error(level: float) -> None:
     with pytest.raises(DataError, match="does not vary"):
         zscore(np.full((4, 4, 4), level), np.ones((4, 4, 4), bool))
 
 
-def test_nothing_inside_is_a_user_error() -> None:
+def test_zscore_of_empty_mask_is_a_user_error() -> None:
     with pytest.raises(DataError):
         zscore(np.arange(8.0).reshape(2, 2, 2), np.zeros((2, 2, 2), bool))
 
 
 @settings(max_examples=20, deadline=None)
 @given(gain=st.floats(1e-3, 1e4), offset=st.floats(-1e4, 1e4))
-def test_gain_and_offset_do_not_matter(gain: float, offset: float) -> None:
+def test_zscore_does_not_depend_on_gain_and_offset(gain: float, offset: float) -> None:
     data = np.random.default_rng(0).normal(0, 1, (8, 8, 8))
     inside = np.random.default_rng(1).random(data.shape) > 0.4
     np.testing.assert_allclose(
@@ -144,7 +144,7 @@ def test_gain_and_offset_do_not_matter(gain: float, offset: float) -> None:
     )
 
 
-def test_stack_is_unchanged_by_how_the_image_is_stored() -> None:
+def test_stack_does_not_depend_on_padding_scaling_or_type() -> None:
     flair, brain = small()
     plain = build_stack({"FLAIR": flair}, brain)
     assert_same(plain, build_stack({"FLAIR": padded(flair, 3, 5)}, padded(brain, 3, 5)))
@@ -172,7 +172,7 @@ def test_missing_contrasts_are_zero_and_flagged() -> None:
         assert stack.data[channel][stack.brain].std() > 0.5
 
 
-def test_contrast_is_brought_over_by_its_transform() -> None:
+def test_contrast_is_resampled_with_its_transform() -> None:
     flair, brain = small()
     t1w, _ = small("T1w")
     away = rigid((8, -5, 4), (30, -20, 10))
@@ -182,7 +182,7 @@ def test_contrast_is_brought_over_by_its_transform() -> None:
     np.testing.assert_allclose(back.data, here.data, atol=1e-3)
 
 
-def test_brain_outside_a_contrast_is_neutral() -> None:
+def test_brain_outside_contrast_field_of_view_is_zero() -> None:
     flair, brain = small()
     t1w, _ = small("T1w")
     half = Volume(t1w.data[:, :, : t1w.shape[2] // 2], t1w.affine)
@@ -198,8 +198,13 @@ def test_saved_stack_is_read_back(tmp_path: Path) -> None:
     assert_same(Stack.load(tmp_path / "stack.npz"), stack, atol=0)
 
 
-def test_scales_are_those_on_which_nets_were_trained() -> None:
-    """Weights that are shipped rest on them: another value needs another training."""
+def test_normalisation_constants_match_trained_weights() -> None:
+    """The shipped weights depend on these values; a change needs a new training."""
     assert CONTRASTS == ("FLAIR", "T1w", "T2w")
     assert (SPACING_MM, MARGIN_MM, TRIM_PERCENT) == (1.0, 4, 1.0)
     assert (CLIP, BACKGROUND) == (5.0, -3.0)
+
+
+def test_zscore_of_three_values() -> None:
+    scaled = zscore(np.array([0.0, 10.0, 20.0]), np.ones(3, bool), trim=0)
+    np.testing.assert_allclose(scaled, [-np.sqrt(1.5), 0, np.sqrt(1.5)], rtol=1e-6)

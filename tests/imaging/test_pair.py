@@ -1,4 +1,4 @@
-"""Two visits on one grid."""
+"""Alignment of two visits on a common grid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.registration import visit_alignment as pair
-from bids_msseg.imaging.registration.affine import Registration
+from bids_msseg.imaging.registration.result import Registration
 from bids_msseg.imaging.registration.visit_alignment import (
     Alignment,
     align_visits,
@@ -23,14 +23,14 @@ MOVED = rigid((4.0, -3.0, 6.0), (5.0, -4.0, 7.0))
 
 
 def off_mm(one: np.ndarray, other: np.ndarray) -> float:
-    """Largest distance within 80 mm of the origin."""
+    """Largest distance in mm between eight points mapped by two affines."""
     corners = np.array([[x, y, z, 1.0] for x in (-60, 60) for y in (-70, 70) for z in (-60, 60)])
     return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
 
 
 @pytest.fixture(scope="module")
 def visits() -> tuple[Volume, np.ndarray, Volume, np.ndarray]:
-    """A head, and the same head moved, on slices of another thickness."""
+    """The same head in two positions and with two slice thicknesses."""
     earlier, earlier_brain = head("FLAIR", (3.0, 3.0, 4.0))
     later, later_brain = head("FLAIR", (3.0, 3.0, 3.0), transform=MOVED)
     return earlier, earlier_brain, later, later_brain
@@ -42,7 +42,7 @@ def alignment(visits: tuple[Volume, np.ndarray, Volume, np.ndarray]) -> Alignmen
     return align_visits(earlier, later, earlier_brain=earlier_brain, later_brain=later_brain)
 
 
-def test_finds_how_the_head_was_moved(alignment: Alignment) -> None:
+def test_align_visits_recovers_rigid_motion(alignment: Alignment) -> None:
     assert off_mm(alignment.affine, MOVED) < 0.8
     assert alignment.disagreement_mm < 1
     assert alignment.notes == ()
@@ -59,13 +59,13 @@ def test_exchanging_the_visits_inverts_the_transform(
     assert off_mm(back.affine @ alignment.affine, np.eye(4)) < 1e-9
 
 
-def test_both_go_half_of_the_way() -> None:
+def test_alignment_is_split_into_two_half_transforms() -> None:
     one = Alignment(MOVED, 0.0)
     assert np.allclose(one.to_earlier @ np.linalg.inv(one.to_later), MOVED)
     assert np.allclose(one.to_earlier @ one.to_earlier, MOVED)
 
 
-def test_the_same_place_meets_itself(
+def test_common_grid_aligns_images_of_both_visits(
     visits: tuple[Volume, np.ndarray, Volume, np.ndarray],
 ) -> None:
     earlier, earlier_brain, later, later_brain = visits
@@ -83,7 +83,7 @@ def test_the_same_place_meets_itself(
     assert np.corrcoef(*(image[still.inside] for image in apart))[0, 1] < 0.8
 
 
-def test_the_grid_does_not_depend_on_the_order(
+def test_common_grid_does_not_depend_on_visit_order(
     visits: tuple[Volume, np.ndarray, Volume, np.ndarray],
 ) -> None:
     earlier, earlier_brain, later, later_brain = visits
@@ -95,7 +95,7 @@ def test_the_grid_does_not_depend_on_the_order(
     assert np.mean(there.inside != back.inside) < 1e-5
 
 
-def test_brains_that_do_not_meet_are_refused(
+def test_non_overlapping_brains_are_refused(
     visits: tuple[Volume, np.ndarray, Volume, np.ndarray],
 ) -> None:
     earlier, earlier_brain, later, later_brain = visits
@@ -123,7 +123,7 @@ GOOD = Registration(np.eye(4), 0.4, 0.6)
         (GOOD, replace(GOOD, affine=rigid((0, 180, 0), (0, 0, 0))), 0.1, True),
     ],
 )
-def test_visits_are_doubted_where_one_direction_is_or_both_disagree(
+def test_failed_or_inconsistent_registration_sets_failure_reason(
     monkeypatch: pytest.MonkeyPatch,
     visits: tuple[Volume, np.ndarray, Volume, np.ndarray],
     there: Registration,

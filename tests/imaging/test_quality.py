@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bids_msseg.imaging.normalise import CONTRASTS, build_stack
-from bids_msseg.imaging.quality import LOOK, Limits, TrainingVisits, find_faults
+from bids_msseg.imaging.quality import APPEARANCE, Limits, TrainingVisits, find_faults
 from bids_msseg.imaging.quality_measures import cut_area, measure_visit
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume
 
@@ -48,7 +48,7 @@ def training(make_phantom: Callable[..., Any]) -> TrainingVisits:
     return TrainingVisits(tuple(found))
 
 
-def test_a_visit_like_the_training_is_let_through(
+def test_visit_similar_to_training_has_no_faults(
     clean: Measures, training: TrainingVisits
 ) -> None:
     assert find_faults(clean, training) == ()
@@ -69,7 +69,7 @@ def test_every_contrast_is_measured(clean: Measures) -> None:
     assert clean["T1w_rise"] > 0.5 > clean["FLAIR_rise"]
 
 
-def test_padding_gain_and_offset_change_nothing(
+def test_measures_do_not_depend_on_padding_gain_and_offset(
     visit: tuple[dict[str, Volume], Volume], clean: Measures
 ) -> None:
     images, mask = visit
@@ -84,7 +84,7 @@ def _padded(volume: Volume, by: int) -> Volume:
     return Volume(np.pad(volume.data, by), affine)
 
 
-def test_a_contrast_under_another_name_is_named(
+def test_mislabelled_contrast_is_reported(
     visit: tuple[dict[str, Volume], Volume], training: TrainingVisits
 ) -> None:
     images, mask = visit
@@ -117,7 +117,7 @@ def test_noise_is_flagged(
         assert any(fault.startswith(said) for fault in faults) is wanted
 
 
-def test_a_head_that_is_cut_off_is_flagged(
+def test_truncated_brain_is_flagged(
     visit: tuple[dict[str, Volume], Volume], training: TrainingVisits
 ) -> None:
     images, mask = visit
@@ -128,7 +128,7 @@ def test_a_head_that_is_cut_off_is_flagged(
     assert any("cuts off a part of the brain" in fault for fault in faults)
 
 
-def test_a_contrast_that_shows_half_the_brain_is_flagged(
+def test_contrast_covering_half_of_brain_is_flagged(
     visit: tuple[dict[str, Volume], Volume], training: TrainingVisits
 ) -> None:
     images, mask = visit
@@ -161,11 +161,11 @@ def test_slices_that_differ_in_brightness_are_flagged(
     assert "the brightness of the FLAIR image differs between slices" in find_faults(measures)
 
 
-def test_an_empty_brain_mask_is_the_only_thing_said() -> None:
+def test_empty_brain_mask_is_the_only_fault() -> None:
     assert find_faults({"brain_ml": 0.0, "cut_cm2": 0.0}) == ("the brain mask is empty",)
 
 
-def test_a_missing_contrast_is_no_fault(
+def test_missing_contrast_is_not_a_fault(
     visit: tuple[dict[str, Volume], Volume], training: TrainingVisits
 ) -> None:
     images, mask = visit
@@ -174,19 +174,19 @@ def test_a_missing_contrast_is_no_fault(
     assert find_faults(measures, training) == ()
 
 
-def test_a_training_of_few_visits_tells_no_contrasts_apart(clean: Measures) -> None:
+def test_contrasts_are_not_compared_with_few_training_visits(clean: Measures) -> None:
     few = TrainingVisits((clean,) * 3)
     assert few.distance(clean) is None
-    assert few.likeness(clean, "FLAIR") == {}
+    assert few.distances_by_contrast(clean, "FLAIR") == {}
     swapped = {
-        **{f"FLAIR_{name}": clean[f"T2w_{name}"] for name in LOOK},
+        **{f"FLAIR_{name}": clean[f"T2w_{name}"] for name in APPEARANCE},
         "brain_ml": 1200.0,
         "cut_cm2": 0.0,
     }
     assert find_faults(swapped, few) == ()
 
 
-def test_the_nearest_training_visit_counts(clean: Measures) -> None:
+def test_distance_is_to_nearest_training_visit(clean: Measures) -> None:
     other = {name: value + 5 for name, value in clean.items()}
     known = TrainingVisits((clean, clean, other, other))
     assert known.distance(clean) == 0
@@ -198,7 +198,7 @@ def test_the_nearest_training_visit_counts(clean: Measures) -> None:
     assert find_faults(between, known, Limits(distance=1e6, ripple=9, seen=0)) != ()
 
 
-def test_the_largest_face_counts() -> None:
+def test_cut_area_is_that_of_largest_face() -> None:
     data = np.zeros((4, 5, 6), bool)
     data[0, 1:3, 1:3] = True
     data[1, 1, 5] = True
@@ -207,7 +207,7 @@ def test_the_largest_face_counts() -> None:
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_damages_of_a_real_visit_raise_their_flags(shared_data: Path) -> None:
+def test_damaged_real_visits_are_flagged(shared_data: Path) -> None:
     from bids_msseg.calibration import read_calibration
     from bids_msseg.models.weights import find_model, read_header
 
@@ -219,11 +219,11 @@ def test_damages_of_a_real_visit_raise_their_flags(shared_data: Path) -> None:
     brain = "sub-lj26_space-FLAIR_desc-brain_mask.nii.gz"
     mask = as_ras(load_volume(cohort / "derivatives" / "manual" / "sub-lj26" / "anat" / brain))
     assert find_faults(_measure(images, mask), known) == ()
-    for wanted, damaged, where in _damages(images, mask):
+    for wanted, damaged, where in _damaged_visits(images, mask):
         assert any(wanted in fault for fault in find_faults(_measure(damaged, where), known))
 
 
-def _damages(
+def _damaged_visits(
     images: Mapping[str, Volume], mask: Volume
 ) -> Iterator[tuple[str, dict[str, Volume], Volume]]:
     flair = images["FLAIR"]

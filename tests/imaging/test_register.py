@@ -1,4 +1,4 @@
-"""Known displacements are found again, to the byte on any number of threads."""
+"""Known transforms are recovered, with the same bytes for any number of threads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ THICK = (2.0, 2.0, 4.0)
 def distance(
     one: Affine, other: Affine, volume: Volume, mask: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """How far apart two affines take the points of a mask, in mm."""
+    """Distances in mm between the points of a mask mapped by two affines."""
     index = np.argwhere(mask)[::50].astype(float)
     points = index @ volume.affine[:3, :3].T + volume.affine[:3, 3]
     gap = one - other
@@ -46,7 +46,7 @@ def flair() -> tuple[Volume, NDArray[np.bool_]]:
     [((0, 0, 0), (0, 0, 0)), ((4, -3, 5), (3, -5, 6)), ((6, 4, -5), (70, -90, 40))],
     ids=["in place", "a few millimetres", "another frame of reference"],
 )
-def test_rigid_finds_the_head_again(
+def test_rigid_registration_recovers_known_transform(
     flair: tuple[Volume, NDArray[np.bool_]],
     degrees: tuple[float, float, float],
     shift: tuple[float, float, float],
@@ -62,7 +62,7 @@ def test_rigid_finds_the_head_again(
     assert bool(found.notes) == np.array_equal(found.affine, np.eye(4))
 
 
-def test_rigid_copes_with_an_offset_inside_the_field_of_view(
+def test_rigid_registration_recovers_motion_in_field_of_view(
     flair: tuple[Volume, NDArray[np.bool_]],
 ) -> None:
     fixed, brain = flair
@@ -72,7 +72,7 @@ def test_rigid_copes_with_an_offset_inside_the_field_of_view(
     assert distance(found.affine, np.linalg.inv(moved), fixed, brain).mean() < 0.7
 
 
-def test_rigid_does_without_masks() -> None:
+def test_rigid_registration_works_without_masks() -> None:
     fixed, brain = head("FLAIR", (3, 3, 3), stripped=True)
     moved = rigid((3, 0, 2), (2, -4, 3))
     moving, _ = head("T1w", (3, 3, 3), transform=moved, stripped=True)
@@ -81,13 +81,13 @@ def test_rigid_does_without_masks() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, -1, 2**32 - 1, 10**12])
-def test_any_seed_will_do(seed: int) -> None:
+def test_any_integer_seed_is_accepted(seed: int) -> None:
     fixed, brain = head("FLAIR", (9, 9, 9))
     found = register_rigid(head("T1w", (9, 9, 9))[0], fixed, fixed_mask=brain, seed=seed)
     assert distance(found.affine, np.eye(4), fixed, brain).mean() < 3
 
 
-def test_headers_are_kept_where_the_search_makes_it_worse(
+def test_header_alignment_is_kept_if_search_is_worse(
     flair: tuple[Volume, NDArray[np.bool_]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fixed, brain = flair
@@ -101,7 +101,7 @@ def test_headers_are_kept_where_the_search_makes_it_worse(
     )
 
 
-def test_a_search_that_fails_gives_its_start(flair: tuple[Volume, NDArray[np.bool_]]) -> None:
+def test_failed_search_returns_its_start(flair: tuple[Volume, NDArray[np.bool_]]) -> None:
     fixed, brain = flair
     level = pyramid.build_level(fixed, fixed, brain, 4.0, None)
     start = rigid((0, 0, 0), (5000, 0, 0))
@@ -126,7 +126,7 @@ def test_same_bytes_on_any_number_of_threads() -> None:
 
 
 @pytest.mark.parametrize("contrast", ["FLAIR", "T1w"])
-def test_affine_finds_size_and_pitch_of_another_head(contrast: str) -> None:
+def test_affine_registration_recovers_scale_and_pitch(contrast: str) -> None:
     fixed, fixed_brain = head("T1w", (2.5, 2.5, 2.5), stripped=True)
     truth = rigid((17, -4, 3), (6, -25, 20)) @ np.diag([0.88, 0.8, 0.92, 1.0])
     moving, moving_brain = head(contrast, (2.5, 2.5, 4))
@@ -141,7 +141,7 @@ def test_affine_finds_size_and_pitch_of_another_head(contrast: str) -> None:
     assert found.notes == ()
 
 
-def test_affine_that_squashes_the_head_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_implausible_affine_is_replaced_by_similarity(monkeypatch: pytest.MonkeyPatch) -> None:
     fixed, brain = head("T1w", (5, 5, 5), stripped=True)
     search = pyramid.search
 
@@ -171,7 +171,7 @@ def test_empty_mask_is_a_user_error(function: object) -> None:
         function(volume, volume, fixed_mask=np.zeros((9, 9, 9), bool))  # type: ignore[operator]
 
 
-def test_information_is_largest_in_place_and_next_to_nothing_in_noise() -> None:
+def test_information_is_highest_when_aligned_and_low_for_noise() -> None:
     fixed, brain = head("FLAIR", (6, 6, 6))
     moving, _ = head("T1w", (6, 6, 6))
     level = pyramid.build_level(moving, fixed, brain, 6.0, None)
@@ -202,7 +202,7 @@ numbers = st.floats(-1e3, 1e3, allow_nan=False)
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(numbers, min_size=12, max_size=12))
-def test_itk_text_keeps_every_digit(
+def test_itk_affine_round_trip_preserves_values(
     tmp_path_factory: pytest.TempPathFactory, values: list[float]
 ) -> None:
     affine = np.eye(4)
@@ -214,7 +214,7 @@ def test_itk_text_keeps_every_digit(
     np.testing.assert_allclose(read_itk_affine(path), affine, rtol=1e-9, atol=1e-9)
 
 
-def test_itk_resamples_as_we_do(tmp_path: Path) -> None:
+def test_itk_and_own_resampling_agree(tmp_path: Path) -> None:
     moving, _ = head("T1w", (3, 3, 5), transform=rigid((0, 0, 9), (0, 0, 0)))
     moving = Volume(moving.data, rigid((4, -9, 6), (5, 7, -9)) @ moving.affine)
     fixed, brain = head("FLAIR", (4, 4, 4))
@@ -232,7 +232,7 @@ def test_itk_resamples_as_we_do(tmp_path: Path) -> None:
     assert ours.data[brain].mean() > 100
 
 
-def test_itk_writes_and_we_read(tmp_path: Path) -> None:
+def test_itk_euler_transform_is_read_as_affine(tmp_path: Path) -> None:
     theirs = sitk.Euler3DTransform((10, -20, 30), 0.1, 0.2, -0.3, (5, 6, 7))
     path = tmp_path / "euler.tfm"
     sitk.WriteTransform(theirs, str(path))
@@ -243,7 +243,7 @@ def test_itk_writes_and_we_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(affine[:3, :3] @ point + affine[:3, 3], expected, atol=1e-9)
 
 
-def test_transforms_that_cannot_be_used(tmp_path: Path) -> None:
+def test_unusable_transform_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NoInputError):
         read_itk_affine(tmp_path / "none.txt")
     garbage = tmp_path / "garbage.txt"
@@ -257,7 +257,7 @@ def test_transforms_that_cannot_be_used(tmp_path: Path) -> None:
             read_itk_affine(path)
 
 
-def test_itk_image_lies_where_the_volume_lies() -> None:
+def test_to_itk_preserves_position_and_values() -> None:
     affine = rigid((10, 20, 30), (4, 5, 6)) @ np.diag([1.0, 2.0, 3.0, 1.0])
     volume = Volume(np.random.default_rng(0).random((4, 5, 6)).astype(np.float32), affine)
     image = to_itk(volume)
@@ -268,7 +268,7 @@ def test_itk_image_lies_where_the_volume_lies() -> None:
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_real_t1w_that_lies_six_millimetres_off(shared_data: Path) -> None:
+def test_offset_of_six_mm_is_found_in_real_t1w(shared_data: Path) -> None:
     folder = shared_data / "raw-heads" / "sub-03" / "ses-2" / "anat"
     fixed, moving = (
         canonical(load_volume(folder / f"sub-03_ses-2_{contrast}.nii.gz"))

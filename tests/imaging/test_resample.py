@@ -1,4 +1,4 @@
-"""Moving images between grids."""
+"""Resampling of images between grids."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def grid_inside(shape: tuple[int, int, int]) -> Affine:
 
 
 @pytest.mark.parametrize("order", [1, 3])
-def test_a_ramp_stays_a_ramp_on_any_grid(order: int) -> None:
+def test_linear_ramp_is_preserved_on_rotated_grid(order: int) -> None:
     source = ramp(np.diag([2.0, 2.0, 2.0, 1.0]))
     affine = grid_inside((6, 7, 5))
     moved = resample(source, (6, 7, 5), affine, order=order)
     expected = ramp(affine, (6, 7, 5))
-    tolerance = 1e-4 if order == 1 else 0.05  # a cubic spline feels the edge
+    tolerance = 1e-4 if order == 1 else 0.05  # cubic splines have edge effects
     np.testing.assert_allclose(moved.data, expected.data, atol=tolerance)
     np.testing.assert_array_equal(moved.affine, affine)
     assert moved.data.dtype == np.float32
@@ -60,7 +60,7 @@ def test_transform_goes_from_target_to_source() -> None:
     shift=st.tuples(*[st.floats(-5, 5)] * 3),
 )
 @example(degrees=(0.0, 29.0, 21.0), shift=(-3.0, -3.0, 5.0))
-def test_there_and_back_again(
+def test_inverse_transform_restores_image(
     degrees: tuple[float, float, float], shift: tuple[float, float, float]
 ) -> None:
     transform = rigid(degrees, shift)
@@ -93,7 +93,7 @@ def test_same_grid_is_not_interpolated() -> None:
     assert moved.data is not source.data
 
 
-def test_outside_the_field_of_view() -> None:
+def test_fill_value_is_used_outside_field_of_view() -> None:
     source = Volume(np.ones((4, 4, 4), np.float32), np.eye(4))
     far = np.eye(4)
     far[:3, 3] = 100
@@ -101,7 +101,7 @@ def test_outside_the_field_of_view() -> None:
 
 
 @pytest.mark.parametrize("pad", [1, 7])
-def test_padding_changes_nothing_on_the_target(pad: int) -> None:
+def test_source_padding_does_not_change_result(pad: int) -> None:
     affine = rigid((5, 6, 7), (0.1, 0.2, 0.3)) @ np.diag([0.9, 1.1, 3.3, 1])
     source = Volume(np.random.default_rng(1).random((10, 10, 6)).astype(np.float32), affine)
     moved_origin = affine.copy()
@@ -128,7 +128,7 @@ def test_smoothing_only_along_fine_axes() -> None:
     assert variance == pytest.approx(0.25 * (2.0**2 - 1), rel=0.05)
 
 
-def test_no_smoothing_where_nothing_gets_coarser() -> None:
+def test_no_smoothing_if_target_is_not_coarser() -> None:
     data = np.random.default_rng(0).random((5, 5, 5))
     same = smooth_before_coarser(Volume(data, np.diag([1.0, 2, 3, 1])), 1.0)
     np.testing.assert_array_equal(same.data, data.astype(np.float32))

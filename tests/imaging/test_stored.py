@@ -1,4 +1,4 @@
-"""Images whose stored voxels stay as they are."""
+"""Copies of NIfTI images in which only selected voxels change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bids_msseg.imaging.stored import with_values
 def test_one_voxel_changes_and_all_others_stay_as_stored(
     tmp_path: Path, dtype: str, value: float, expected: float
 ) -> None:
-    """A voxel of 10 + 2 s stores s; the file has a fourth axis of length 1."""
+    """The value is 10 + 2 × the stored one; the file has a fourth axis of length 1."""
     data = np.arange(60).reshape(3, 4, 5, 1).astype(dtype)
     header = nib.Nifti1Header(endianness=dtype[0])
     header.set_data_dtype(data.dtype)

@@ -1,4 +1,4 @@
-"""The embedded template needs nothing; others come from a TemplateFlow folder."""
+"""The embedded template, and templates from a TemplateFlow folder."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def fill(home: Path, name: str, endings: dict[str, np.ndarray]) -> Path:
 
 
 def picture() -> tuple[np.ndarray, np.ndarray]:
-    """A head of 100 with a brain of 200, and the brain's mask."""
+    """A head of intensity 100 with a brain of intensity 200, and the brain mask."""
     mask = np.zeros((10, 11, 12), np.uint8)
     mask[3:7, 3:8, 3:9] = 1
     return np.where(mask, np.float32(200), np.float32(100)), mask
 
 
-def test_embedded_template_is_whole(embedded: Template) -> None:
+def test_embedded_template_is_complete(embedded: Template) -> None:
     assert embedded.name == EMBEDDED == "MNI152NLin2009aSym"
     assert embedded.volume.shape == embedded.mask.shape == (197, 233, 189)
     np.testing.assert_array_equal(embedded.volume.affine[:3, 3], (-98, -134, -72))
@@ -73,7 +73,7 @@ def test_embedded_template_needs_no_network() -> None:
     assert load_template().mask.any()
 
 
-def test_folder_is_small_and_names_its_licence() -> None:
+def test_template_folder_is_small_and_has_licence() -> None:
     folder = embedded_directory()
     size = sum(p.stat().st_size for p in folder.parent.rglob("*") if p.is_file())
     assert size < 8_000_000
@@ -82,7 +82,7 @@ def test_folder_is_small_and_names_its_licence() -> None:
     assert "provided\nthat the above copyright notice appear in all copies" in licence
 
 
-def test_probabilities_are_shares() -> None:
+def test_tissue_probabilities_sum_to_at_most_one() -> None:
     folder = embedded_directory()
     grey, white = (
         nib.load(folder / f"tpl-{EMBEDDED}_res-1_label-{kind}_probseg.nii.gz").get_fdata()
@@ -93,7 +93,7 @@ def test_probabilities_are_shares() -> None:
     assert white[98 - 25, 134 + 20, 72 + 20] > 0.9
 
 
-def test_regions_fill_the_brain_and_nothing_else(embedded: Template) -> None:
+def test_regions_cover_exactly_the_brain_mask(embedded: Template) -> None:
     assert embedded.regions is not None
     assert embedded.regions.dtype == np.uint8
     np.testing.assert_array_equal(embedded.regions > 0, embedded.mask)
@@ -131,7 +131,7 @@ def test_tentorium_separates_occipital_lobe_from_cerebellum(embedded: Template) 
         assert -28 < change[0] - 55 < -8
 
 
-def test_regions_mirror_each_other_and_hang_together(embedded: Template) -> None:
+def test_regions_are_symmetric_and_connected(embedded: Template) -> None:
     regions = embedded.regions
     assert regions is not None
     assert (regions == regions[::-1]).mean() > 0.999
@@ -152,16 +152,16 @@ def test_filled_folder_is_used_without_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_network")
-def test_head_is_cut_to_its_brain(tmp_path: Path) -> None:
+def test_template_head_is_masked_to_brain(tmp_path: Path) -> None:
     head, mask = picture()
     folder = fill(tmp_path, "Made", {"T1w": head, "desc-brain_mask": mask})
-    # a stub of what could be fetched stands in nobody's way
+    # an empty stub of a file that could be fetched is ignored
     (folder / "tpl-Made_res-01_desc-brain_T1w.nii.gz").touch()
     template = load_template("Made", home=tmp_path)
     np.testing.assert_array_equal(template.volume.data, (head * mask)[::-1])
 
 
-def test_brain_without_a_mask_is_its_own(tmp_path: Path) -> None:
+def test_mask_defaults_to_foreground_of_brain_image(tmp_path: Path) -> None:
     head, mask = picture()
     fill(tmp_path, "Made", {"desc-brain_T1w": head * mask})
     template = load_template("Made", home=tmp_path, online=False)
@@ -169,7 +169,7 @@ def test_brain_without_a_mask_is_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["folder", "template", "resolution"])
-def test_what_is_not_there_offline_tells_how_to_fill_it(tmp_path: Path, missing: str) -> None:
+def test_missing_template_offline_gives_prefill_hint(tmp_path: Path, missing: str) -> None:
     home = tmp_path / "home"
     if missing != "folder":
         head, mask = picture()
@@ -184,7 +184,7 @@ def test_what_is_not_there_offline_tells_how_to_fill_it(tmp_path: Path, missing:
 
 
 @pytest.mark.usefixtures("no_network")
-def test_fetching_without_network_is_temporary(tmp_path: Path) -> None:
+def test_fetch_without_network_is_a_temporary_error(tmp_path: Path) -> None:
     head, mask = picture()
     fill(tmp_path, "Made", {"desc-brain_T1w": head * mask})
     with pytest.raises(TemporaryError, match="MNI152NLin2009cAsym could not be fetched") as caught:
@@ -210,7 +210,7 @@ def test_mask_on_another_grid_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", [None, "/somewhere/else"])
-def test_environment_is_left_as_it_was(
+def test_templateflow_home_variable_is_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
 ) -> None:
     monkeypatch.delenv("TEMPLATEFLOW_HOME", raising=False)

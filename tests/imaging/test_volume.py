@@ -1,4 +1,4 @@
-"""Volumes in memory have the precision of files, so that both ways compute the same bytes."""
+"""Volumes in memory have the precision of files, so that both give the same bytes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bids_msseg.imaging.volume import (
     StoredVolumes,
     Volume,
     as_stored,
+    is_same_grid,
     load_volume,
     save_volume,
     to_image,
@@ -25,7 +26,7 @@ ODD = rigid((3, -7, 11), (0.1, -63.7, 1e3 / 3)) @ np.diag([0.9375, 0.9375, 3.3, 
 @pytest.mark.parametrize("kind", [bool, np.uint8, np.float32])
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_as_stored_is_what_a_file_gives_back(
+def test_as_stored_equals_saved_and_loaded_volume(
     tmp_path: Path, kind: type, dtype: type, order: str
 ) -> None:
     values = np.random.default_rng(1).integers(0, 3, (5, 4, 3))
@@ -41,7 +42,7 @@ def test_as_stored_is_what_a_file_gives_back(
 
 @pytest.mark.parametrize("angles", [(0, 0, 0), (3, -7, 11), (170, 1, -2)])
 @pytest.mark.parametrize("shift", [(0, 0, 0), (1 / 3, -63.7, 1e3 / 7)])
-def test_an_affine_has_the_digits_of_its_file(
+def test_as_stored_affine_equals_written_and_read_affine(
     tmp_path: Path, angles: tuple[float, float, float], shift: tuple[float, float, float]
 ) -> None:
     affine = rigid(angles, shift) @ np.diag([0.97, 1.03, 1 / 0.9, 1.0])
@@ -49,7 +50,7 @@ def test_an_affine_has_the_digits_of_its_file(
     np.testing.assert_array_equal(as_stored_affine(affine), read_itk_affine(tmp_path / "one.txt"))
 
 
-def test_stored_volumes_are_read_when_asked_for(tmp_path: Path) -> None:
+def test_stored_volumes_are_read_on_access(tmp_path: Path) -> None:
     files = {name: tmp_path / f"{name}.nii.gz" for name in ("image", "labels")}
     stored = StoredVolumes(files, labels=["labels"])
     assert (set(stored), len(stored)) == ({"image", "labels"}, 2)
@@ -62,7 +63,14 @@ def test_stored_volumes_are_read_when_asked_for(tmp_path: Path) -> None:
     assert (stored["image"].data == 5).all()
 
 
-def test_an_image_in_memory_is_the_one_on_disk(tmp_path: Path) -> None:
+def test_image_in_memory_has_same_bytes_as_saved_file(tmp_path: Path) -> None:
     volume = Volume(np.ones((3, 2, 2), bool), ODD)
     save_volume(volume, tmp_path / "one.nii")
     assert to_image(volume).to_bytes() == (tmp_path / "one.nii").read_bytes()
+
+
+def test_same_grid_allows_rounding_of_affine() -> None:
+    shape, affine = (2, 3, 4), np.eye(4)
+    assert is_same_grid(shape, affine, shape, affine + 0.005)
+    assert not is_same_grid(shape, affine, shape, np.diag([1, 1, 1.1, 1]))
+    assert not is_same_grid(shape, affine, (2, 3, 5), affine)

@@ -1,4 +1,4 @@
-"""The app as other systems start it: a small made dataset, and a ``msseg`` in PATH."""
+"""Fixtures to start the app as other systems do: the demo dataset, and ``msseg`` in PATH."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """Result of a command."""
 
     code: int
     out: str
@@ -80,7 +80,7 @@ def surroundings(tmp_path: Path) -> Surroundings:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``msseg-demo --grid coarse`` writes (MSSEG_DEMO: has written); never to be changed."""
+    """Read-only dataset of ``msseg-demo --grid coarse``; MSSEG_DEMO is an existing one."""
     if ready := os.environ.get("MSSEG_DEMO"):
         return Path(ready)
     bids = tmp_path_factory.mktemp("demo") / "bids"
@@ -103,7 +103,7 @@ def needs() -> Callable[[str], str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run only where they are asked for what needs daemons or other systems' programs."""
+    """Skip tests that need daemons or programs of other systems, unless their marker is given."""
     for item in items:
         for name in ("slurm", "ecosystem", "launch"):
             if item.get_closest_marker(name) and name not in str(config.option.markexpr):

@@ -1,4 +1,4 @@
-"""A real launch by Boutiques, of the command alone."""
+"""A real launch of the command by Boutiques, without a container."""
 
 from __future__ import annotations
 

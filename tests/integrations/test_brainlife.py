@@ -1,4 +1,4 @@
-"""brainlife's ``main``, in an empty folder, with a ``singularity`` that starts the bare app."""
+"""The ``main`` script of brainlife, with a ``singularity`` stub that starts the app."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def config(folder: Path, **content: Any) -> None:
     (folder / "config.json").write_text(json.dumps(content))
 
 
-def test_sample_is_what_main_reads() -> None:
+def test_sample_config_matches_main() -> None:
     sample = json.loads(SAMPLE.read_text())
     read = MAIN.read_text()
     assert {"flair", "t1", "t2"} < set(sample)
@@ -59,7 +59,7 @@ def test_sample_is_what_main_reads() -> None:
     }
 
 
-def test_schedulers_find_their_lines() -> None:
+def test_main_has_scheduler_directives() -> None:
     head = MAIN.read_text().split("\nset -euo")[0].splitlines()
     assert head[0] == "#!/bin/bash"
     assert any(line.startswith("#PBS -l ") for line in head)
@@ -67,9 +67,7 @@ def test_schedulers_find_their_lines() -> None:
 
 
 @pytest.mark.usefixtures("jq")
-def test_the_tree_that_it_builds_and_the_code_that_it_hands_on(
-    surroundings: Any, tmp_path: Path
-) -> None:
+def test_main_builds_bids_tree_and_returns_exit_code(surroundings: Any, tmp_path: Path) -> None:
     surroundings.add("singularity", FAILS)
     task = tmp_path / "task"
     task.mkdir()
@@ -84,32 +82,32 @@ def test_the_tree_that_it_builds_and_the_code_that_it_hands_on(
         "bids/sub-AB01/ses-m6/anat/sub-AB01_ses-m6_FLAIR.nii.gz",
         "bids/sub-AB01/ses-m6/anat/sub-AB01_ses-m6_T1w.nii.gz",
     ]
-    (told,) = json.loads((task / "product.json").read_text())["brainlife"]
-    assert told == {"type": "error", "msg": "msseg ended with 18"}
+    (message,) = json.loads((task / "product.json").read_text())["brainlife"]
+    assert message == {"type": "error", "msg": "msseg ended with 18"}
 
 
 @pytest.mark.usefixtures("jq")
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "text"),
     [
         ({"t1": "config.json"}, "a FLAIR (neuro/anat/flair) is needed"),
         ({"flair": "no.nii.gz"}, "there is no file no.nii.gz, which config.json names as flair"),
     ],
 )
-def test_what_is_missing_is_said(
-    surroundings: Any, tmp_path: Path, content: dict[str, str], told: str
+def test_missing_flair_is_reported(
+    surroundings: Any, tmp_path: Path, content: dict[str, str], text: str
 ) -> None:
     surroundings.add("singularity", FAILS)
     config(tmp_path, **content)
     assert surroundings.call([MAIN], tmp_path, IMAGE).code == 66
     (message,) = json.loads((tmp_path / "product.json").read_text())["brainlife"]
-    assert message == {"type": "error", "msg": told}
+    assert message == {"type": "error", "msg": text}
     assert not (tmp_path / "tree.txt").exists()
 
 
 @pytest.mark.usefixtures("jq")
 @pytest.mark.parametrize("given", [{}, {"MSSEG_IMAGE": ""}, {"MSSEG_IMAGE": "/images/msseg.sif"}])
-def test_the_image_is_the_released_one_unless_another_is_named(
+def test_image_defaults_to_released_image(
     surroundings: Any, tmp_path: Path, given: dict[str, str]
 ) -> None:
     surroundings.add("singularity", RECORDS)
@@ -124,7 +122,9 @@ def test_the_image_is_the_released_one_unless_another_is_named(
 
 @pytest.mark.launch
 @pytest.mark.usefixtures("jq")
-def test_a_whole_task(surroundings: Any, demo: Path, tmp_path: Path) -> None:
+def test_complete_task_writes_mask_table_and_report(
+    surroundings: Any, demo: Path, tmp_path: Path
+) -> None:
     surroundings.add("singularity", STARTS_THE_BARE_APP)
     inputs, task = tmp_path / "inputs", tmp_path / "task"
     inputs.mkdir()

@@ -1,6 +1,6 @@
-"""Nipoppy, BABS and DataLad: files that agree with the app, and what the programs say of them.
+"""Nipoppy, BABS and DataLad: files that agree with the app, and runs of these programs.
 
-``make ecosystem`` installs the programs below the folder MSSEG_ECOSYSTEM and runs what is marked.
+``make ecosystem`` installs the programs below MSSEG_ECOSYSTEM and runs the marked tests.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ inputs = InputDatasets("subject", container.config["input_datasets"])
 inputs.update_abs_paths(sys.argv[3])
 container.generate_bash_run_bidsapp(sys.argv[2], inputs, "subject")
 """
-TELLS = """#!/bin/bash
-printf '%s\\n' "$@" > "$TOLD"
+RECORDS_WORDS = """#!/bin/bash
+printf '%s\\n' "$@" > "$WORDS"
 echo masks > outputs/bids_msseg/dataset_description.json
 """
 
 
-def names_of_a_run() -> list[str]:
+def run_output_names() -> list[str]:
     return (ROOT / "tests/e2e/expected_outputs.txt").read_text().split()
 
 
@@ -60,7 +60,7 @@ def program(environment: str, name: str) -> str:
 # Nipoppy
 
 
-def test_nipoppys_files_are_of_this_version(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nipoppy_files_have_current_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BIDS_MSSEG_IMAGE", raising=False)
     config = json.loads((NIPOPPY / "config.json").read_text())
     assert (config["NAME"], config["VERSION"]) == ("bids_msseg", __version__)
@@ -69,7 +69,7 @@ def test_nipoppys_files_are_of_this_version(monkeypatch: pytest.MonkeyPatch) -> 
     assert descriptor == bids_exec_spec() + "\n", "write it again: msseg --bids-exec-spec"
 
 
-def test_nipoppys_record_on_zenodo_is_described() -> None:
+def test_nipoppy_zenodo_metadata_is_complete() -> None:
     """The metadata of InvenioRDM that `nipoppy pipeline upload` adds to its own."""
     record = json.loads((NIPOPPY / "zenodo.json").read_text())
     assert record["title"].endswith(f"bids_msseg {__version__}")
@@ -80,9 +80,9 @@ def test_nipoppys_record_on_zenodo_is_described() -> None:
     assert all(set(one) == {"subject"} for one in record["subjects"])
 
 
-def test_nipoppys_tracker_names_what_a_run_leaves() -> None:
+def test_nipoppy_tracker_paths_match_run_outputs() -> None:
     paths = json.loads((NIPOPPY / "tracker.json").read_text())["PATHS"]
-    left = names_of_a_run()
+    left = run_output_names()
     for path in paths:
         asked = path.replace("[[NIPOPPY_BIDS_PARTICIPANT_ID]]", "sub-01").replace(
             "[[NIPOPPY_BIDS_SESSION_ID]]", "ses-1"
@@ -93,7 +93,7 @@ def test_nipoppys_tracker_names_what_a_run_leaves() -> None:
 @pytest.mark.ecosystem
 def test_nipoppy_simulates_and_tracks_the_pipeline(surroundings: Any, tmp_path: Path) -> None:
     nipoppy = program("nipoppy", "nipoppy")
-    # it looks for bosh as it would in an activated environment
+    # nipoppy looks for bosh in PATH, as in an activated environment
     path = [str(surroundings.programs), str(Path(nipoppy).parent), os.environ["PATH"]]
     environment = {"PATH": os.pathsep.join(path)}
 
@@ -103,7 +103,7 @@ def test_nipoppy_simulates_and_tracks_the_pipeline(surroundings: Any, tmp_path: 
         return " ".join((done.out + done.err).split())
 
     assert "The pipeline files are all valid" in run("pipeline", "validate", NIPOPPY)
-    # installing fetches the image by one of them
+    # the installation fetches the image with one of them
     surroundings.add("apptainer", "#!/bin/sh\n")
     surroundings.add("singularity", "#!/bin/sh\n")
     study = tmp_path / "study"
@@ -118,15 +118,15 @@ def test_nipoppy_simulates_and_tracks_the_pipeline(surroundings: Any, tmp_path: 
     (study / f"containers/bids_msseg_{__version__}.sif").touch()
     run("track-curation", "--study", study, "--regenerate")
     pipeline = ["--study", study, "--pipeline", "bids_msseg"]
-    told = run("process", *pipeline, "--simulate")
-    assert "--participant-label 01" in told
-    assert "--session-label 1" in told
+    printed = run("process", *pipeline, "--simulate")
+    assert "--participant-label 01" in printed
+    assert "--session-label 1" in printed
 
     status = study / "derivatives/processing_status.tsv"
     out = study / f"derivatives/bids_msseg/{__version__}/output"
     run("track-processing", *pipeline)
     assert status.read_text().splitlines()[1].endswith("\tFAIL")
-    for name in names_of_a_run():
+    for name in run_output_names():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).touch()
     run("track-processing", *pipeline)
@@ -136,16 +136,16 @@ def test_nipoppy_simulates_and_tracks_the_pipeline(surroundings: Any, tmp_path: 
 # BABS
 
 
-def words_of_babs(config: dict[str, Any]) -> list[str]:
+def babs_arguments(config: dict[str, Any]) -> list[str]:
     options = dict(config["bids_app_args"])
     flag = options.pop("$SUBJECT_SELECTION_FLAG")
     given = [f"{name} {value}".strip() for name, value in options.items()]
     return shlex.split(" ".join(["/in /out participant", *given, flag, "sub-01"]))
 
 
-def test_babs_asks_only_for_options_that_there_are() -> None:
+def test_babs_config_uses_existing_options() -> None:
     config = yaml.safe_load(BABS.read_text())
-    asked = parse_args(words_of_babs(config))
+    asked = parse_args(babs_arguments(config))
     assert asked.query.participant_label == ("01",)
     assert asked.query.skip_bids_validation
     assert asked.work_dir.name == "$BABS_TMPDIR"
@@ -153,7 +153,7 @@ def test_babs_asks_only_for_options_that_there_are() -> None:
     assert config["zip_foldernames"] == {"bids_msseg": __version__.replace(".", "-")}
 
 
-def test_babs_looks_for_messages_of_the_app() -> None:
+def test_babs_alert_messages_match_app_messages() -> None:
     found = yaml.safe_load(BABS.read_text())["alert_log_messages"]
     assert set(found) == {"stderr"}  # the app logs there
     messages = found["stderr"]
@@ -172,12 +172,12 @@ def test_babs_writes_a_script_that_runs(surroundings: Any, tmp_path: Path) -> No
     script = tmp_path / "code/run.sh"
     done = surroundings.call([python, "-c", WRITES_SCRIPT, BABS, script, tmp_path], tmp_path)
     assert done.code == 0, done.err
-    surroundings.add("singularity", TELLS)
+    surroundings.add("singularity", RECORDS_WORDS)
     surroundings.add("7z", '#!/bin/sh\ntouch "$2"\n')
-    told = tmp_path / "told"
-    done = surroundings.call(["bash", script, "sub-07"], tmp_path, {"TOLD": str(told)})
+    recorded = tmp_path / "words"
+    done = surroundings.call(["bash", script, "sub-07"], tmp_path, {"WORDS": str(recorded)})
     assert done.code == 0, done.err
-    words = told.read_text().split("\n")[:-1]
+    words = recorded.read_text().split("\n")[:-1]
     image = words.index("containers/.datalad/environments/bids-msseg-0-1-0/image")
     assert words[:image] == ["run", "-B", str(tmp_path), "--containall"]
     asked = parse_args(words[image + 1 :])
@@ -201,7 +201,7 @@ def test_datalad_records_a_run(
         "PATH": os.pathsep.join(
             [str(surroundings.programs), str(Path(datalad).parent), os.environ["PATH"]]
         ),
-        # the image is a program that is called as it is
+        # the image is a plain script
         "CALL": "sh {img} {cmd}",
     }
     for name, value in (("user.name", "Somebody"), ("user.email", "somebody@example.org")):
@@ -233,6 +233,6 @@ def test_datalad_records_a_run(
     assert '"exit": 0' in log
     state = surroundings.call(["git", "status", "--short"], superdataset, environment).out
     assert state == ""
-    # the input came through the annex of the clone, and nothing was changed there
+    # the clone of the input is unchanged
     inputs = superdataset / "inputs/raw"
     assert surroundings.call(["git", "status", "--short"], inputs, environment).out == ""

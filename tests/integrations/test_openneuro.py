@@ -26,7 +26,7 @@ def annex(root: Path, content: Path, name: str, *, fetched: bool = True) -> None
     """Put a file into the annex and a link in its place, as git-annex does."""
     data = content.read_bytes()
     key = f"MD5E-s{len(data)}--{hashlib.md5(data, usedforsecurity=False).hexdigest()}.nii.gz"
-    # another folder for what was not fetched, as both participants have the same images
+    # unfetched content has another folder, because both participants have the same images
     target = root / ".git/annex/objects" / ("xK/9q" if fetched else "0p/Zw") / key / key
     link = root / name
     link.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def annex(root: Path, content: Path, name: str, *, fetched: bool = True) -> None
 
 @pytest.fixture
 def clone(demo: Path, tmp_path: Path) -> Path:
-    """One participant that was fetched and one that was not."""
+    """Dataset with one fetched and one unfetched participant."""
     root = tmp_path / "ds000001"
     for suffix, entities in (("FLAIR", "acq-space_run-1"), ("T1w", "acq-mprage_run-01")):
         (source,) = demo.glob(f"sub-03/**/sub-03*_{suffix}.nii.gz")
@@ -57,7 +57,9 @@ def clone(demo: Path, tmp_path: Path) -> Path:
     return root
 
 
-def test_what_was_not_fetched_is_said(surroundings: Any, clone: Path, tmp_path: Path) -> None:
+def test_unfetched_image_is_refused_with_hint(
+    surroundings: Any, clone: Path, tmp_path: Path
+) -> None:
     words = ["msseg", clone, tmp_path / "out", "participant", "--participant-label", "04"]
     ended = surroundings.call(words, tmp_path)
     assert ended.code == 66
@@ -65,7 +67,7 @@ def test_what_was_not_fetched_is_said(surroundings: Any, clone: Path, tmp_path: 
 
 
 @pytest.mark.launch
-def test_the_fetched_participant_becomes_a_whole_derivative_dataset(
+def test_fetched_participant_gives_valid_derivative_dataset(
     surroundings: Any, needs: Callable[[str], str], clone: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"

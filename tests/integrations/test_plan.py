@@ -1,4 +1,4 @@
-"""What a cohort takes, from two visits whose figures are known."""
+"""Resource estimate for a cohort from two visits with known values."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def test_without_a_monitor_the_clock_of_the_steps_counts(tool: Any, out: Path) -> None:
+def test_step_wall_time_is_used_without_resource_monitor(tool: Any, out: Path) -> None:
     found = tool.measure(out)
     assert (found.visits, found.participants, found.cpu_s) == (2, 1, (31, 51))
     assert (found.bytes_, found.files, found.memory_gb) == (2_000_000, 5, None)
-    told = tool.report(found, visits=3600, at_once=46)
-    assert "47.6 core-hours, 1.03 h by the clock" in told
-    assert "outputs: 3.6 GB and 9000 files" in told
+    text = tool.report(found, visits=3600, at_once=46)
+    assert "47.6 core-hours, 1.03 h by the clock" in text
+    assert "outputs: 3.6 GB and 9000 files" in text
 
 
-def test_with_a_monitor(tool: Any, out: Path, tmp_path: Path) -> None:
+def test_resource_table_gives_cpu_time_and_memory(tool: Any, out: Path, tmp_path: Path) -> None:
     rows = ["visit\tstep\tseconds\tcpu_seconds\tmemory_gb"]
     rows += [f"sub-01_ses-{n}\t{s}\t1\t{n}0\t1.{n}" for n in (1, 2) for s in ("brain", "bias")]
     (out / "logs/resources.tsv").write_text("\n".join(rows) + "\n")
@@ -55,11 +55,11 @@ def test_with_a_monitor(tool: Any, out: Path, tmp_path: Path) -> None:
     (tmp_path / "work/image").write_bytes(bytes(4_000_000))
     found = tool.measure(out, tmp_path / "work")
     assert (found.cpu_s, found.monitored, found.memory_gb) == ((20, 40), True, 1.2)
-    told = tool.report(found, visits=1000, at_once=50)
-    assert "work folder: 2 MB a visit" in told
-    assert "0.1 GB at a time where every job removes its own, 2 GB where all are kept" in told
+    text = tool.report(found, visits=1000, at_once=50)
+    assert "work folder: 2 MB a visit" in text
+    assert "0.1 GB at a time where every job removes its own, 2 GB where all are kept" in text
 
 
-def test_nothing_finished(tool: Any, tmp_path: Path) -> None:
+def test_output_without_finished_visit_is_refused(tool: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no visit is finished"):
         tool.measure(tmp_path)

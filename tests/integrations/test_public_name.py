@@ -20,7 +20,7 @@ TAGS = {
     ":cuda",
     f":{__version__}",
     f":{__version__}-cuda",
-    # the version in the languages of Nipoppy and Neurodesk
+    # placeholders of Nipoppy and Neurodesk for the version
     ":[[PIPELINE_VERSION]]",
     ":{{ context.version }}",
 }
@@ -43,7 +43,7 @@ def files() -> Iterator[Path]:
 
 
 def used_images(text: str) -> list[str]:
-    """Images that a text pulls, starts from or hands to a program; variables are none."""
+    """Find the image names that a text uses; variables are ignored."""
     return [match[1].rstrip(".,") for match in USED.finditer(text)]
 
 
@@ -76,7 +76,9 @@ def mentions() -> Mentions:
         ("https://a.github.io/bids_msseg/", ("a",)),
     ],
 )
-def test_names_are_found(text: str, parts: tuple[str | None, ...]) -> None:
+def test_name_pattern_matches_image_and_url_forms(
+    text: str, parts: tuple[str | None, ...]
+) -> None:
     (found,) = NAMES.finditer(text)
     groups = [found[name] for name in ("image", "source", "site") if found[name]]
     assert groups == [parts[0]]
@@ -84,12 +86,12 @@ def test_names_are_found(text: str, parts: tuple[str | None, ...]) -> None:
         assert found["tag"] == parts[1]
 
 
-def test_the_name_is_one_that_registries_take() -> None:
+def test_image_name_is_valid_for_registries() -> None:
     part = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
     assert re.fullmatch(rf"ghcr\.io/{part}/bids_msseg", IMAGE)
 
 
-def test_every_owner_is_the_one_of_the_image(mentions: Mentions) -> None:
+def test_all_owners_equal_owner_of_image(mentions: Mentions) -> None:
     others = {
         (name, match[0])
         for name, matches in mentions.items()
@@ -99,7 +101,7 @@ def test_every_owner_is_the_one_of_the_image(mentions: Mentions) -> None:
     assert others == set()
 
 
-def test_every_tag_is_one_that_a_release_makes(mentions: Mentions) -> None:
+def test_all_image_tags_are_released_tags(mentions: Mentions) -> None:
     others = {
         (name, match[0])
         for name, matches in mentions.items()
@@ -124,7 +126,7 @@ def test_every_tag_is_one_that_a_release_makes(mentions: Mentions) -> None:
         f"integrations/repronim/Singularity.bids-bids-msseg--{__version__}",
     ],
 )
-def test_what_runs_an_image_names_it(mentions: Mentions, name: str) -> None:
+def test_container_files_name_project_image(mentions: Mentions, name: str) -> None:
     assert OWNER in {match["image"] for match in mentions[name]}
 
 
@@ -139,7 +141,7 @@ def test_what_runs_an_image_names_it(mentions: Mentions, name: str) -> None:
         "setup.py",
     ],
 )
-def test_what_describes_the_project_leads_to_it(mentions: Mentions, name: str) -> None:
+def test_project_metadata_links_to_repository(mentions: Mentions, name: str) -> None:
     assert OWNER in {match["source"] for match in mentions[name]}
 
 
@@ -154,7 +156,7 @@ def test_what_describes_the_project_leads_to_it(mentions: Mentions, name: str) -
         ("docker://$IMAGE:1, docker://NAME:TAG, docker://' + name", []),
     ],
 )
-def test_images_are_found(text: str, images: list[str]) -> None:
+def test_used_images_finds_image_names(text: str, images: list[str]) -> None:
     assert used_images(text) == images
 
 

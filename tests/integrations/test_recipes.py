@@ -68,7 +68,7 @@ def suite() -> dict[str, Any]:
     return read("neurodesk/fulltest.yaml")
 
 
-def test_neurodesks_recipe_keeps_its_rules(recipe: dict[str, Any]) -> None:
+def test_neurodesk_recipe_follows_rules(recipe: dict[str, Any]) -> None:
     assert set(recipe) <= RECIPE_KEYS
     assert "_" not in recipe["name"]
     assert recipe["version"] == __version__
@@ -81,7 +81,7 @@ def test_neurodesks_recipe_keeps_its_rules(recipe: dict[str, Any]) -> None:
     assert "research use only" in readme["description"]
 
 
-def test_neurodesks_recipe_is_the_released_image(recipe: dict[str, Any]) -> None:
+def test_neurodesk_recipe_uses_released_image(recipe: dict[str, Any]) -> None:
     build = recipe["build"]
     assert (build["kind"], build["pkg-manager"]) == ("neurodocker", "apt")
     assert build["base-image"] == IMAGE + ":{{ context.version }}"
@@ -89,14 +89,16 @@ def test_neurodesks_recipe_is_the_released_image(recipe: dict[str, Any]) -> None
     assert recipe["deploy"]["bins"] == [name for name, _ in PROGRAMS]
 
 
-def test_neurodesks_icon_is_a_picture(recipe: dict[str, Any]) -> None:
+def test_neurodesk_icon_is_valid_svg(recipe: dict[str, Any]) -> None:
     kind, _, data = recipe["icon"].partition(";base64,")
     assert kind == "data:image/svg+xml"
     picture = ET.fromstring(base64.b64decode(data, validate=True))  # noqa: S314 it is our own
     assert picture.tag.endswith("svg")
 
 
-def test_neurodesks_suite_is_of_the_recipe(recipe: dict[str, Any], suite: dict[str, Any]) -> None:
+def test_neurodesk_test_suite_matches_recipe(
+    recipe: dict[str, Any], suite: dict[str, Any]
+) -> None:
     assert (suite["name"], suite["version"]) == (recipe["name"], recipe["version"])
     # the artefact follows from name and version
     assert "container" not in suite
@@ -107,7 +109,7 @@ def test_neurodesks_suite_is_of_the_recipe(recipe: dict[str, Any], suite: dict[s
         assert test.get("depends_on", names[0]) in names[: place + 1]
 
 
-def test_neurodesks_suite_asks_for_what_there_is(suite: dict[str, Any]) -> None:
+def test_neurodesk_test_suite_uses_existing_commands_and_options(suite: dict[str, Any]) -> None:
     commands = [test["command"] for test in suite["tests"]]
     started = {word for text in commands for word in re.findall(r"\bmsseg(?:-\w+)?\b", text)}
     assert started == {name for name, _ in PROGRAMS}
@@ -123,7 +125,7 @@ def test_neurodesks_suite_asks_for_what_there_is(suite: dict[str, Any]) -> None:
     assert options <= known
 
 
-def test_neurodesks_suite_expects_what_a_run_leaves(suite: dict[str, Any]) -> None:
+def test_neurodesk_test_suite_expects_run_outputs(suite: dict[str, Any]) -> None:
     (found,) = (test["validate"] for test in suite["tests"] if test["name"] == "Segmentation")
     left = set((ROOT / "tests/e2e/expected_outputs.txt").read_text().split())
     out = "${output_dir}/out/"
@@ -136,7 +138,7 @@ def test_neurodesks_suite_expects_what_a_run_leaves(suite: dict[str, Any]) -> No
 # ReproNim
 
 
-def test_repronims_recipe_is_the_released_image() -> None:
+def test_repronim_recipe_uses_released_image() -> None:
     path = FOLDER / f"repronim/Singularity.bids-bids-msseg--{__version__}"
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
     assert lines[:2] == ["Bootstrap: docker", f"From: {IMAGE}:{__version__}"]
@@ -146,14 +148,14 @@ def test_repronims_recipe_is_the_released_image() -> None:
 # BIDS website: data/tools/apps.yml and tools/ci/validate_apps.py of bids-standard/bids-website
 
 
-def test_the_websites_entry_keeps_its_form() -> None:
+def test_bids_website_entry_is_valid() -> None:
     (entry,) = read("bids_website/apps.yml")["apps"]
     assert entry["gh"] == f"{OWNER}/bids_msseg"
     assert entry["status"] == "active"
     assert (entry["ds_type"], entry["datatype"]) == (["raw"], ["anat"])
     assert entry["ci"] == "gh"
     assert (ROOT / f".github/workflows/{entry['workflow']}.yml").is_file()
-    # only Docker Hub is asked for this one
+    # the website uses this key only for Docker Hub
     assert "dh" not in entry
     assert "research use only" in entry["description"]
 
@@ -168,8 +170,8 @@ def conda() -> dict[str, Any]:
     return read("conda_forge/recipe.yaml")
 
 
-def declared() -> set[str]:
-    """What setup.py asks for without and with its small extras, in conda's spelling."""
+def declared_requirements() -> set[str]:
+    """Requirements of setup.py and its small extras, in the spelling of conda."""
     found = set()
     for node in ast.parse((ROOT / "setup.py").read_text()).body:
         name = getattr(node.targets[0], "id", "") if isinstance(node, ast.Assign) else ""
@@ -181,9 +183,9 @@ def declared() -> set[str]:
     return found
 
 
-def test_conda_asks_for_what_setup_asks_for(conda: dict[str, Any]) -> None:
+def test_conda_requirements_match_setup(conda: dict[str, Any]) -> None:
     run = conda["requirements"]["run"]
-    assert set(run) - {"__unix", "python >=${{ python_min }}"} == declared()
+    assert set(run) - {"__unix", "python >=${{ python_min }}"} == declared_requirements()
     assert run[2:] == sorted(run[2:])
     setup = (ROOT / "setup.py").read_text()
     assert f'python_requires=">={conda["context"]["python_min"]}"' in setup
@@ -192,12 +194,12 @@ def test_conda_asks_for_what_setup_asks_for(conda: dict[str, Any]) -> None:
     assert f"setuptools {needs[1]}" in conda["requirements"]["host"]
 
 
-def test_conda_makes_the_same_programs(conda: dict[str, Any]) -> None:
+def test_conda_entry_points_match_setup(conda: dict[str, Any]) -> None:
     points = conda["build"]["python"]["entry_points"]
     assert points == [f"{name} = {target}" for name, target in PROGRAMS]
 
 
-def test_condas_recipe_is_of_this_version(conda: dict[str, Any]) -> None:
+def test_conda_recipe_has_current_version(conda: dict[str, Any]) -> None:
     assert conda["schema_version"] == 1
     assert conda["context"]["version"] == __version__
     assert re.fullmatch(r"[0-9a-f]{64}", conda["source"]["sha256"])

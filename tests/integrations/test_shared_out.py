@@ -45,8 +45,8 @@ def bids(tmp_path: Path, make_phantom: Callable[..., Any]) -> Path:
     return root
 
 
-def left_over(out: Path) -> list[Path]:
-    """Files that a writer had not yet moved to their names."""
+def temporary_files(out: Path) -> list[Path]:
+    """Temporary files of writers that were not renamed."""
     return [path for path in out.rglob("*") if atomic._TEMPORARY_NAME.fullmatch(path.name)]
 
 
@@ -60,13 +60,13 @@ def start(*words: object) -> subprocess.Popen[str]:
     )
 
 
-def test_a_reader_meets_only_whole_files_of_the_dataset(bids: Path, tmp_path: Path) -> None:
+def test_concurrent_reader_sees_only_complete_dataset_files(bids: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     writers = [start("-c", WRITER, bids, out, number % 2) for number in range(3)]
     seen = set()
     while any(writer.poll() is None for writer in writers):
-        # what begins with a dot is being written
+        # files whose names begin with a dot are incomplete
         finished = [path for path in out.glob("*.json") if not path.name.startswith(".")]
         for path in (*finished, out / "README.md", out / ".bidsignore"):
             if not path.is_file():
@@ -78,21 +78,21 @@ def test_a_reader_meets_only_whole_files_of_the_dataset(bids: Path, tmp_path: Pa
             seen.add(path.name)
     assert [writer.wait() for writer in writers] == [0, 0, 0], writers[0].communicate()
     assert {"dataset_description.json", "README.md", ".bidsignore", "group_lesions.json"} <= seen
-    assert left_over(out) == []
+    assert temporary_files(out) == []
     lines = (out / ".bidsignore").read_text().splitlines()
     assert len(lines) == len(set(lines))
 
 
 @pytest.mark.launch
-def test_participants_at_once_then_the_group(
+def test_parallel_participant_jobs_then_group_level_succeed(
     bids: Path, bright_model: Path, tmp_path: Path, needs: Callable[[str], str]
 ) -> None:
     out = tmp_path / "out"
     options = ["--model", bright_model, "--nprocs", "1", "--omp-nthreads", "1"]
     app = ["-m", "bids_msseg", bids, out]
     jobs = [start(*app, "participant", "--participant-label", one, *options) for one in PEOPLE]
-    told = [job.communicate()[0] for job in jobs]
-    assert [job.returncode for job in jobs] == [0, 0, 0, 0], told
+    logs = [job.communicate()[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0, 0, 0], logs
     group = start(*app, "group")
     assert group.wait() == 0, group.communicate()
 
@@ -101,10 +101,10 @@ def test_participants_at_once_then_the_group(
     assert [(row["participant_id"], row["status"]) for row in rows] == [
         (f"sub-{one}", "ok") for one in PEOPLE
     ]
-    assert left_over(out) == []
+    assert temporary_files(out) == []
     assert list((out / "logs").glob("crash-*")) == []
     assert all((out / f"sub-{one}.html").is_file() for one in PEOPLE)
-    # only finished visits: every file of one is there and named in its sidecars
+    # all visits have the same set of files
     names = {
         one: {p.name.replace(f"sub-{one}", "sub") for p in (out / f"sub-{one}").rglob("*")}
         for one in PEOPLE

@@ -1,6 +1,6 @@
-"""The batch scripts; behind the marker ``slurm``, a real SLURM of one node runs them.
+"""The batch scripts of SLURM; tests with the marker ``slurm`` use a real SLURM of one node.
 
-``make slurm`` runs what is marked. SLURM_CONF, where set, is a SLURM that is there already.
+``make slurm`` runs the marked tests. SLURM_CONF, if set, selects an existing SLURM.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from bids_msseg.cli.run import parse_args
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "integrations/slurm"
 NODE = ROOT / "tools/slurm_node.sh"
-TELLS = """#!/bin/bash
+RECORDS_CALLS = """#!/bin/bash
 # participant 02 fails
 sleep 2
-echo "$(date +%s.%N) $*" >> "$TOLD"
+echo "$(date +%s.%N) $*" >> "$CALLS"
 [[ " $* " != *" sub-02 "* ]] || exit 65
 """
 SBATCH = """#!/bin/bash
@@ -36,7 +36,7 @@ wc -l < "$SENT"
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Variables by which sbatch finds a SLURM."""
+    """Environment variables by which sbatch finds a SLURM."""
     if "SLURM_CONF" in os.environ:
         yield {"SLURM_CONF": os.environ["SLURM_CONF"]}
         return
@@ -50,7 +50,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 def wait_for(jobs: tuple[str, str], surroundings: Any, slurm: dict[str, str]) -> None:
-    """Wait until SLURM has nothing of an array and its group job."""
+    """Wait until an array and its group job have left the queue."""
     while True:
         words = ["squeue", "--noheader", "--jobs", ",".join(jobs)]
         if not surroundings.call(words, ROOT, slurm).out.strip():
@@ -70,7 +70,7 @@ def submit(
     return numbers[1], numbers[2]
 
 
-def test_what_is_sent(surroundings: Any, tmp_path: Path) -> None:
+def test_submit_sends_array_and_group_jobs(surroundings: Any, tmp_path: Path) -> None:
     surroundings.add("sbatch", SBATCH)
     bids, sent = tmp_path / "bids", tmp_path / "sent.txt"
     for name in ("sub-02", "sub-01", "sub-10", "derivatives"):
@@ -83,26 +83,26 @@ def test_what_is_sent(surroundings: Any, tmp_path: Path) -> None:
     assert group == f"--parsable --dependency=afterany:1 --mem=8G {SCRIPTS}/group.sbatch"
     listed = list((tmp_path / "run/out/logs").glob("participants-*.txt"))
     assert [path.read_text().split() for path in listed] == [["sub-01", "sub-02", "sub-10"]]
-    # a participant that was added does not change what tasks of the first array read
+    # a new participant does not change the list of the first array
     (bids / "sub-00").mkdir()
     submit(surroundings, tmp_path / "run", bids, variables)
     assert listed[0].read_text().split()[0] == "sub-01"
 
 
-def test_a_task_asks_for_its_participant_and_hands_the_code_on(
+def test_array_task_runs_its_participant_and_returns_exit_code(
     surroundings: Any, tmp_path: Path
 ) -> None:
-    surroundings.add("tells", TELLS)
+    surroundings.add("recorder", RECORDS_CALLS)
     (tmp_path / "labels").write_text("sub-01\nsub-02\n")
     (tmp_path / "scratch").mkdir()
     variables = {
         "LABELS": str(tmp_path / "labels"),
         "BIDS": "/bids",
         "OUT": "/out",
-        "MSSEG": "tells",
+        "MSSEG": "recorder",
         "MSSEG_OPTIONS": "--fast --model my",
         "WORK": str(tmp_path / "scratch"),
-        "TOLD": str(tmp_path / "told"),
+        "CALLS": str(tmp_path / "calls"),
         "SLURM_JOB_ID": "9",
         "SLURM_ARRAY_TASK_ID": "2",
         "SLURM_CPUS_PER_TASK": "2",
@@ -111,7 +111,7 @@ def test_a_task_asks_for_its_participant_and_hands_the_code_on(
     ended = surroundings.call(script, tmp_path, variables)
     assert ended.code == 65
     assert ended.out.strip() == "sub-02 task 2 exit 65"
-    _, *words = (tmp_path / "told").read_text().split()
+    _, *words = (tmp_path / "calls").read_text().split()
     config = parse_args(words)
     assert config.query.participant_label == ("02",)
     assert (config.performance.nprocs, config.processing.fast) == (2, True)
@@ -122,19 +122,19 @@ def test_a_task_asks_for_its_participant_and_hands_the_code_on(
 
 
 @pytest.mark.slurm
-def test_the_group_waits_for_all_also_for_those_that_fail(
+def test_group_job_waits_for_all_tasks_including_failed(
     surroundings: Any, slurm: dict[str, str], tmp_path: Path
 ) -> None:
-    surroundings.add("tells", TELLS)
+    surroundings.add("recorder", RECORDS_CALLS)
     bids = tmp_path / "bids"
     for name in ("sub-01", "sub-02", "sub-03"):
         (bids / name).mkdir(parents=True)
-    told = tmp_path / "told"
-    variables = {**slurm, "MSSEG": "tells", "TOLD": str(told)}
+    calls = tmp_path / "calls"
+    variables = {**slurm, "MSSEG": "recorder", "CALLS": str(calls)}
     small = ("--mem=100M", "--cpus-per-task=1")
     array, group = submit(surroundings, tmp_path / "run", bids, variables, *small)
     wait_for((array, group), surroundings, slurm)
-    lines = told.read_text().splitlines()
+    lines = calls.read_text().splitlines()
     assert len(lines) == 4
     assert lines[-1].endswith("/out group")
     logs = sorted((tmp_path / "run").glob(f"msseg-{array}_*.log"))
@@ -149,7 +149,7 @@ def test_the_group_waits_for_all_also_for_those_that_fail(
 
 @pytest.mark.slurm
 @pytest.mark.slow
-def test_the_demo_dataset(
+def test_demo_dataset_is_processed_on_slurm(
     surroundings: Any, slurm: dict[str, str], demo: Path, tmp_path: Path
 ) -> None:
     variables = {**slurm, "MSSEG_OPTIONS": "--fast --omp-nthreads 1", "WORK": str(tmp_path)}

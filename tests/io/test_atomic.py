@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Atomic writing of files, and removal of stale files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from bids_msseg.io.atomic import (
     make_scratch,
     open_alone,
     publish,
-    remove_leftovers,
+    remove_stale_files,
     replacing,
     write_atomic,
 )
 
 
-def test_text_bytes_and_callable(tmp_path: Path) -> None:
+def test_write_atomic_accepts_text_bytes_and_callable(tmp_path: Path) -> None:
     target = tmp_path / "new" / "a.nii.gz"
     for content in ("é", "é".encode(), lambda path: path.write_text("é", encoding="utf-8")):
         write_atomic(target, content)
@@ -32,7 +32,7 @@ def test_text_bytes_and_callable(tmp_path: Path) -> None:
         assert [path.name for path in target.parent.iterdir()] == ["a.nii.gz"]
 
 
-def test_the_temporary_name_is_hidden_and_keeps_the_ending(tmp_path: Path) -> None:
+def test_temporary_file_is_hidden_and_keeps_extension(tmp_path: Path) -> None:
     seen: list[Path] = []
 
     def write(path: Path) -> None:
@@ -45,7 +45,7 @@ def test_the_temporary_name_is_hidden_and_keeps_the_ending(tmp_path: Path) -> No
     assert seen[0].parent == tmp_path
 
 
-def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
+def test_failed_write_keeps_old_file(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
 
@@ -77,7 +77,7 @@ WRITERS = pytest.mark.parametrize("write", [by_content, by_name, by_stream])
 
 
 @WRITERS
-def test_the_content_is_on_the_disk_before_the_file_has_its_name(
+def test_content_is_synced_before_rename(
     write: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     final, synced = tmp_path / "a.npz", []
@@ -93,7 +93,7 @@ def test_the_content_is_on_the_disk_before_the_file_has_its_name(
 
 
 @WRITERS
-def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(
+def test_interrupted_writer_leaves_only_old_file(
     write: Callable[..., None], tmp_path: Path
 ) -> None:
     final = tmp_path / "a.npz"
@@ -111,7 +111,7 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(
 
 @pytest.mark.parametrize("write", [by_name, by_stream])
 @pytest.mark.parametrize("name", ["net.pt", "sub-01.npz", "points.json"])
-def test_the_only_writer_of_a_file_removes_what_a_killed_one_left(
+def test_single_writer_replaces_stale_file_of_killed_writer(
     write: Callable[..., None], name: str, tmp_path: Path
 ) -> None:
     (tmp_path / f"{name}.part").write_bytes(b"much longer than what comes now")
@@ -136,7 +136,7 @@ def test_files_are_readable_by_others(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
 
 
-def test_a_killed_writer_leaves_nothing_under_the_name(tmp_path: Path) -> None:
+def test_killed_writer_leaves_no_final_file(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
         "from bids_msseg.io.atomic import write_atomic\n"
@@ -169,7 +169,7 @@ class TestPublish:
         assert list(final.parent.iterdir()) == [final]
 
     @pytest.mark.parametrize("keep", [True, False])
-    def test_across_file_systems(
+    def test_copies_across_file_systems(
         self, source: Path, tmp_path: Path, keep: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         replace = Path.replace
@@ -184,7 +184,7 @@ class TestPublish:
         assert (tmp_path / "y").read_bytes() == b"content"
         assert source.exists() == keep
 
-    def test_only_another_file_system_is_a_reason_to_copy(
+    def test_does_not_copy_after_input_output_error(
         self, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(*_: Path) -> Path:
@@ -197,7 +197,7 @@ class TestPublish:
                 publish(source, tmp_path / "y")
         assert source.exists()
 
-    def test_other_errors_are_told(self, source: Path, tmp_path: Path) -> None:
+    def test_folder_at_target_path_raises_error(self, source: Path, tmp_path: Path) -> None:
         (tmp_path / "y").mkdir()
         with pytest.raises(OSError, match="y"):
             publish(source, tmp_path / "y")
@@ -206,7 +206,7 @@ class TestPublish:
 
 @pytest.fixture
 def abandoned(tmp_path: Path) -> Path:
-    """What a process that was killed in the middle of writing leaves."""
+    """Return the temporary file of a process that was killed while writing."""
     code = """
 import os, signal, sys
 from pathlib import Path
@@ -222,26 +222,26 @@ write_atomic(Path(sys.argv[1]), die)
     return path
 
 
-def test_leftovers_of_the_dead_are_removed(abandoned: Path) -> None:
+def test_stale_files_of_killed_process_are_removed(abandoned: Path) -> None:
     folder = abandoned.parent
     others = [folder / name for name in ("a.nii.gz", ".hidden", ".bidsignore", ".abcdef.x")]
     for path in others:
         path.touch()
-    assert remove_leftovers(folder) == (abandoned.name,)
+    assert remove_stale_files(folder) == (abandoned.name,)
     assert sorted(folder.iterdir()) == sorted(others)
 
 
-def test_leftovers_of_the_living_stay(tmp_path: Path) -> None:
-    def look(path: Path) -> None:
+def test_temporary_file_of_running_process_is_kept(tmp_path: Path) -> None:
+    def write(path: Path) -> None:
         path.touch()
-        assert remove_leftovers(tmp_path) == ()
+        assert remove_stale_files(tmp_path) == ()
         assert path.exists()
 
-    write_atomic(tmp_path / "a", look)
+    write_atomic(tmp_path / "a", write)
 
 
 @pytest.mark.parametrize(("age_s", "goes"), [(3600, False), (90_000, True), (-3600, False)])
-def test_leftovers_of_another_computer_go_after_a_day(
+def test_stale_files_of_another_computer_are_removed_after_a_day(
     abandoned: Path, age_s: float, *, goes: bool
 ) -> None:
     computer, _, rest = abandoned.name[1:].partition("-")
@@ -249,13 +249,13 @@ def test_leftovers_of_another_computer_go_after_a_day(
     path = abandoned.rename(abandoned.with_name(f".{other}-{rest}"))
     moment = time.time() - age_s
     os.utime(path, (moment, moment))
-    assert (remove_leftovers(path.parent) == (path.name,)) is goes
+    assert (remove_stale_files(path.parent) == (path.name,)) is goes
 
 
-def test_leftovers_of_another_container_stay(abandoned: Path) -> None:
-    """It has the host's name, and numbers of processes of its own."""
+def test_stale_files_of_another_container_are_kept(abandoned: Path) -> None:
+    """A container has the name of its host, but its own process IDs."""
     code = "import sys; from pathlib import Path; from bids_msseg.io.atomic import *\n"
-    code += "print(remove_leftovers(Path(sys.argv[1])))"
+    code += "print(remove_stale_files(Path(sys.argv[1])))"
     apart = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
     if shutil.which("unshare") is None or subprocess.run([*apart, "true"], check=False).returncode:
         pytest.skip("numbers of processes cannot be kept apart here")
@@ -264,14 +264,14 @@ def test_leftovers_of_another_container_stay(abandoned: Path) -> None:
         words, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True
     )
     assert (ended.stdout, abandoned.exists()) == ("()\n", True)
-    assert remove_leftovers(abandoned.parent) == (abandoned.name,)
+    assert remove_stale_files(abandoned.parent) == (abandoned.name,)
 
 
-def test_leftovers_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    assert remove_leftovers(tmp_path / "none") == ()
+def test_missing_folder_has_no_stale_files(tmp_path: Path) -> None:
+    assert remove_stale_files(tmp_path / "none") == ()
 
 
-def test_scratch_folders_of_the_dead_are_removed(abandoned: Path) -> None:
+def test_scratch_folder_of_killed_process_is_removed(abandoned: Path) -> None:
     folder = abandoned.parent
     abandoned.unlink()
     mine = make_scratch(folder)
@@ -281,5 +281,5 @@ def test_scratch_folders_of_the_dead_are_removed(abandoned: Path) -> None:
     (dead / "below").mkdir(parents=True)
     (dead / "below" / "file").touch()
     (folder / "tmp-of-somebody").mkdir()
-    assert remove_leftovers(folder) == (dead.name,)
+    assert remove_stale_files(folder) == (dead.name,)
     assert sorted(folder.iterdir()) == sorted([mine, folder / "tmp-of-somebody"])

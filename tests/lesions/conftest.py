@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-# a busy machine must not turn a right answer into a failure
+# no deadline: a correct test must not fail on a slow computer
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")

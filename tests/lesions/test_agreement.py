@@ -29,7 +29,7 @@ def pairs(seed: int, n: int = 8) -> np.ndarray:
     return np.column_stack([first, first * rng.normal(1, 0.2, n) + rng.normal(1, 1, n)])
 
 
-def test_icc_of_the_example_in_the_paper() -> None:
+def test_icc_of_shrout_fleiss_example() -> None:
     """Shrout & Fleiss 1979, table 2: four judges, six targets, ICC(2,1) = 0.29."""
     table = np.array(
         [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]],
@@ -39,7 +39,7 @@ def test_icc_of_the_example_in_the_paper() -> None:
 
 
 @given(st.integers(0, 500))
-def test_icc_is_that_of_an_analysis_of_variance(seed: int) -> None:
+def test_icc_equals_analysis_of_variance(seed: int) -> None:
     values = pairs(seed)
     n = len(values)
     rows = stats.f_oneway(*values).statistic
@@ -52,13 +52,13 @@ def test_icc_is_that_of_an_analysis_of_variance(seed: int) -> None:
 
 
 @given(st.integers(0, 500))
-def test_pearson_as_another_package(seed: int) -> None:
+def test_pearson_equals_scipy(seed: int) -> None:
     values = pairs(seed)
     expected = stats.pearsonr(values[:, 0], values[:, 1]).statistic
     assert float(agreement.pearson(values, np.ones(8))) == pytest.approx(expected)
 
 
-def test_limits_of_agreement_by_hand() -> None:
+def test_limits_of_agreement_of_small_example() -> None:
     """Differences 1, 3, 5: mean 3, standard deviation 2."""
     values, ones = np.array([[2.0, 1], [5, 2], [9, 4]]), np.ones(3)
     assert float(agreement.bias(values, ones)) == 3
@@ -70,7 +70,7 @@ REPEATS = np.array([[1.2, 1.0, 0.02, 2], [3.1, 3.0, 0.08, 3], [2.0, 2.0, 0.0, 1]
 """Mean of the first measurements, the second one, sum of squares of the first, their number."""
 
 
-def test_limits_of_repeated_measurements_by_hand() -> None:
+def test_limits_of_repeated_measurements_of_small_example() -> None:
     """Mean differences 0.2, 0.1 and 0, with a variance of 0.01.
 
     Within visits it is 0.1 / 3, of which means of two, three and one measurements keep
@@ -84,7 +84,7 @@ def test_limits_of_repeated_measurements_by_hand() -> None:
 
 
 @given(st.integers(0, 500))
-def test_single_measurements_have_the_usual_limits(seed: int) -> None:
+def test_limits_without_repeats_equal_standard_limits(seed: int) -> None:
     values = pairs(seed)
     rows, ones = np.column_stack([values, np.zeros(8), np.ones(8)]), np.ones(8)
     for usual, repeated in (
@@ -102,7 +102,7 @@ def test_single_measurements_have_the_usual_limits(seed: int) -> None:
         (agreement.smallest_change, REPEATS[:, 2:]),
     ],
 )
-def test_a_weight_is_a_repeated_visit_that_often(statistic: Statistic, rows: np.ndarray) -> None:
+def test_weighted_repeats_equal_duplicated_rows(statistic: Statistic, rows: np.ndarray) -> None:
     weights = np.array([2, 1, 3])
     both = np.stack([weights, np.ones(3, int)]).astype(float)
     often = np.repeat(rows, weights, axis=0)
@@ -110,14 +110,14 @@ def test_a_weight_is_a_repeated_visit_that_often(statistic: Statistic, rows: np.
     np.testing.assert_allclose(statistic(rows, both), expected)
 
 
-def test_smallest_change_by_hand() -> None:
+def test_smallest_change_of_small_example() -> None:
     """Sums of squares 0.02 and 0.06 with 1 and 3 degrees of freedom: a variance of 0.02."""
     found = agreement.smallest_change(np.array([[0.02, 1], [0.06, 3]]), np.ones(2))
     assert float(found) == pytest.approx(1.96 * 0.2)
 
 
 @pytest.mark.parametrize("statistic", STATISTICS)
-def test_a_weight_is_a_row_that_often(statistic: Statistic) -> None:
+def test_weighted_statistic_equals_duplicated_rows(statistic: Statistic) -> None:
     values, weights = pairs(3, 4), np.array([2, 0, 1, 3])
     repeated = np.repeat(values, weights, axis=0)
     both = np.stack([weights, np.ones(4, int)]).astype(float)
@@ -140,7 +140,7 @@ def test_fewer_than_five_patients_have_no_interval() -> None:
     assert (found.n_patients, found.n_visits) == (4, 8)
 
 
-def test_a_bias_has_the_interval_of_a_mean_difference() -> None:
+def test_bias_interval_equals_interval_of_mean_difference() -> None:
     values, names = pairs(1), [f"p{number // 2}" for number in range(8)] + ["p4", "p5"]
     values = np.vstack([values, [[1.0, 4.0], [2.0, 2.0]]])
     found = estimate(values, names, agreement.bias)
@@ -149,18 +149,18 @@ def test_a_bias_has_the_interval_of_a_mean_difference() -> None:
     assert found.value == pytest.approx(mean.mean)
 
 
-def test_rows_that_are_not_defined_are_left_out() -> None:
+def test_rows_with_nan_are_ignored() -> None:
     values = np.vstack([pairs(0), [[1.0, math.nan]]])
     names = list("abcdefghi")
     assert estimate(values, names, agreement.pearson).n_visits == 8
 
 
-def test_what_does_not_vary_has_no_correlation() -> None:
+def test_correlation_with_constant_values_is_nan() -> None:
     values = np.column_stack([np.ones(6), np.arange(6.0)])
     assert math.isnan(estimate(values, list("abcdef"), agreement.pearson).value)
 
 
-def test_three_visits_are_enough() -> None:
+def test_bias_is_defined_for_three_visits() -> None:
     found = estimate(pairs(0, 3), list("aab"), agreement.bias)
     assert found.value == pytest.approx(float(np.diff(pairs(0, 3)).mean() * -1))
     assert (found.n_patients, found.n_visits) == (2, 3)

@@ -62,7 +62,7 @@ def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("contrasts", [("FLAIR",), ("FLAIR", "T1w"), ("FLAIR", "T1w", "T2w")])
-def test_ventricles_grow_to_this_brains_own(
+def test_ventricles_are_segmented_from_own_fluid(
     spacing: tuple[float, float, float], contrasts: tuple[str, ...]
 ) -> None:
     made = phantom(spacing)
@@ -77,7 +77,7 @@ def test_ventricles_grow_to_this_brains_own(
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-def test_cortex_lies_along_surface_and_sulci_and_the_rest_is_the_templates(
+def test_sulci_are_cortex_and_posterior_fossa_is_from_template(
     spacing: tuple[float, float, float],
 ) -> None:
     made = phantom(spacing)
@@ -91,7 +91,7 @@ def test_cortex_lies_along_surface_and_sulci_and_the_rest_is_the_templates(
     assert set(np.unique(found)) == set(map(int, RegionAnatomy))
 
 
-def test_same_arrays_same_map_and_padding_changes_nothing() -> None:
+def test_padding_does_not_change_label_map() -> None:
     made, rim = phantom(SPACINGS[0]), [(3, 0), (2, 5), (0, 4)]
     first = own_anatomy(made.images, made.brain, made.prior, SPACINGS[0])
     wider = {name: np.pad(image, rim) for name, image in made.images.items()}
@@ -99,7 +99,7 @@ def test_same_arrays_same_map_and_padding_changes_nothing() -> None:
     np.testing.assert_array_equal(np.pad(first.labels, rim), second.labels)
 
 
-def test_gain_does_not_matter() -> None:
+def test_intensity_scale_does_not_change_label_map() -> None:
     made = phantom(SPACINGS[1])
     louder = {name: 7 * image for name, image in made.images.items()}
     np.testing.assert_array_equal(
@@ -108,7 +108,7 @@ def test_gain_does_not_matter() -> None:
     )
 
 
-def test_inputs_stay_as_they_are() -> None:
+def test_template_labels_are_not_modified() -> None:
     made = phantom(SPACINGS[1])
     before = made.prior.copy()
     own_anatomy(made.images, made.brain, made.prior, SPACINGS[1])
@@ -116,9 +116,9 @@ def test_inputs_stay_as_they_are() -> None:
 
 
 class TestTemplateOnly:
-    """Where its own fluid cannot be told, a brain gets the template's map and a note."""
+    """Without usable fluid contrast, the template's label map is returned with a note."""
 
-    def test_no_contrast_on_flair(self) -> None:
+    def test_template_is_used_without_flair_contrast(self) -> None:
         made = phantom(SPACINGS[1])
         flat = {**made.images, "FLAIR": np.where(made.brain, 1, 0).astype(np.float32)}
         found = own_anatomy(flat, made.brain, made.prior, SPACINGS[1])
@@ -126,7 +126,7 @@ class TestTemplateOnly:
         assert "not darker" in found.note
         np.testing.assert_array_equal(found.labels, made.prior)
 
-    def test_no_ventricle_in_the_template(self) -> None:
+    def test_template_is_used_if_it_has_no_ventricles(self) -> None:
         made = phantom(SPACINGS[1])
         prior = np.where(
             made.prior == RegionAnatomy.VENTRICLE, RegionAnatomy.SUPRATENTORIAL, made.prior
@@ -134,7 +134,7 @@ class TestTemplateOnly:
         found = own_anatomy(made.images, made.brain, prior, SPACINGS[1])
         assert not found.from_own_fluid
 
-    def test_fluid_that_fills_the_brain(self) -> None:
+    def test_template_is_used_if_ventricles_are_too_large(self) -> None:
         made = phantom(SPACINGS[1])
         deep = ndimage.distance_transform_edt(made.brain, SPACINGS[1]) > 13
         flair = np.where(deep, np.float32(10), made.images["FLAIR"])
@@ -143,7 +143,7 @@ class TestTemplateOnly:
         assert "extend too far" in found.note
 
 
-def test_a_contrast_without_fluid_is_left_out() -> None:
+def test_t1w_without_fluid_contrast_is_ignored() -> None:
     made = phantom(SPACINGS[1])
     grey = np.where(made.brain, 30, 0).astype(np.float32)
     np.testing.assert_array_equal(
@@ -157,7 +157,7 @@ def test_a_contrast_without_fluid_is_left_out() -> None:
     )
 
 
-def test_fluidity_is_a_share_and_zero_in_lesions_and_outside() -> None:
+def test_fluidity_is_zero_in_lesions_and_outside_brain() -> None:
     made = phantom(SPACINGS[1])
     found = fluidity(made.images, made.brain, made.prior)
     assert found is not None
@@ -168,7 +168,7 @@ def test_fluidity_is_a_share_and_zero_in_lesions_and_outside() -> None:
 
 
 def _flair_on_line(centre: float, *pools: tuple[float, float]) -> tuple[NDArray[np.float32], ...]:
-    """A brain of radius 45 mm in steps of 1 mm along x, 13 voxels thick; fluid where told."""
+    """A brain of radius 45 mm in steps of 1 mm along x, 13 voxels thick; fluid in pools."""
     x = np.broadcast_to(np.arange(-48, 49).reshape(-1, 1, 1), (97, 13, 13))
     brain = np.abs(x) <= 45
     fluid = (np.abs(x - centre) <= 6) & brain
@@ -190,7 +190,7 @@ def _labels_on_line(*pools: tuple[float, float]) -> list[int]:
     return found.labels[48:, 6, 6].tolist()
 
 
-def test_cortex_reaches_three_mm_from_fluid_and_five_from_the_templates() -> None:
+def test_cortex_is_limited_to_3_mm_of_fluid_and_5_mm_of_template() -> None:
     """x from 0: the ventricle to 6; cortex within 3 mm of the outside at 46."""
     plain = _labels_on_line()
     ventricle, tissue, cortex = (
@@ -207,7 +207,7 @@ def test_cortex_reaches_three_mm_from_fluid_and_five_from_the_templates() -> Non
     assert sulcus[37:46] == [cortex] * 5 + [tissue] + [cortex] * 3
 
 
-def test_half_a_millilitre_of_ventricle_is_needed() -> None:
+def test_template_is_used_below_minimum_ventricle_volume() -> None:
     flair, brain, prior = _flair_on_line(0)
     # 13 x 13 x 13 voxels of fluid: 2.2 mL at 1 mm
     for edge, own in ((0.62, True), (0.60, False)):
@@ -216,7 +216,7 @@ def test_half_a_millilitre_of_ventricle_is_needed() -> None:
         assert bool(found.note) is not own
 
 
-def test_fluid_at_the_surface_is_shared_with_what_comes_from_outside() -> None:
+def test_fluid_channel_to_surface_is_only_partly_ventricle() -> None:
     """A channel from the ventricle to the surface belongs to both, about half each."""
     made = phantom(SPACINGS[0])
     shape = made.brain.shape
@@ -232,15 +232,23 @@ def test_fluid_at_the_surface_is_shared_with_what_comes_from_outside() -> None:
     assert (middle[(y > 0) & (radius > 36)] != RegionAnatomy.VENTRICLE).all()
 
 
-def test_the_template_on_another_grid_is_refused() -> None:
+def test_template_on_different_grid_is_refused() -> None:
     made = phantom(SPACINGS[1])
     with pytest.raises(ValueError, match=r"and template \("):
         own_anatomy(made.images, made.brain, made.prior[1:], SPACINGS[1])
 
 
-def test_grids_that_differ_are_refused() -> None:
+def test_contrast_on_different_grid_is_refused() -> None:
     made = phantom(SPACINGS[1])
     with pytest.raises(ValueError, match="T1w"):
         own_anatomy(
             {**made.images, "T1w": made.images["T1w"][1:]}, made.brain, made.prior, SPACINGS[1]
         )
+
+
+def test_fluidity_is_scaled_from_tissue_to_ventricle() -> None:
+    flair = np.array([0.0, 0.5, 1.0, 1.0, 1.0]).reshape(5, 1, 1)
+    prior = np.array([1, 4, 4, 4, 4]).reshape(5, 1, 1)
+    found = fluidity({"FLAIR": flair}, prior > 0, prior)
+    assert found is not None
+    assert found.ravel().tolist() == [1.0, 0.5, 0.0, 0.0, 0.0]

@@ -17,7 +17,7 @@ LABELS = hnp.arrays(np.int32, (4, 3, 3), elements=st.sampled_from([0, 2, 5, 1035
 LESIONS = hnp.arrays(np.int32, (4, 3, 3), elements=st.integers(0, 4))
 NAMES = {2: "left", 5: "right", 1035: "insula"}
 ML = 1000.0
-"""With a voxel of 1 mL a volume is a count."""
+"""With voxels of 1 mL, a volume in mL equals the number of voxels."""
 
 
 def line(codes: str) -> NDArray[np.int32]:
@@ -29,7 +29,7 @@ def by_label(rows: tuple[RegionLoad, ...]) -> dict[int, RegionLoad]:
 
 
 class TestLoadPerRegion:
-    def test_every_field(self) -> None:
+    def test_all_fields_of_small_example(self) -> None:
         rows = load_per_region(line("1110002"), line("2255550"), 500.0, {2: "left", 5: "right"})
         assert rows[:2] == (
             RegionLoad(2, "left", 1.0, 1.0, 1, 1.0),
@@ -41,7 +41,7 @@ class TestLoadPerRegion:
         assert math.isnan(last.share)
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.int64])
-    def test_types_of_both_images(self, dtype: type) -> None:
+    def test_integer_dtypes_are_accepted(self, dtype: type) -> None:
         lesions, atlas = line("0110").astype(dtype), line("2255").astype(dtype)
         rows = by_label(load_per_region(lesions, atlas, ML, NAMES))
         assert (rows[2].lesion_ml, rows[5].lesion_ml, rows[0].lesion_ml) == (1, 1, 0)
@@ -52,13 +52,13 @@ class TestLoadPerRegion:
             ("22255", 2),
             ("22555", 5),
             ("52252", 2),
-            ("20055", 5),  # a draw is not lost to what has no label
+            ("20055", 5),  # a tie: a labelled region is preferred to label 0
             ("20005", 0),
-            ("22550", 2),  # of two regions, the smaller label
+            ("22550", 2),  # a tie of two regions: the smaller label
             ("00000", 0),
         ],
     )
-    def test_a_lesion_counts_where_its_largest_part_is(self, atlas: str, counted: int) -> None:
+    def test_lesion_counts_in_region_with_largest_overlap(self, atlas: str, counted: int) -> None:
         rows = load_per_region(line("11111"), line(atlas), ML, NAMES)
         assert [row.label for row in rows if row.lesion_count] == [counted]
         assert sum(row.lesion_count for row in rows) == 1
@@ -66,17 +66,17 @@ class TestLoadPerRegion:
             int(code): atlas.count(code) for code in set(atlas)
         }
 
-    def test_a_mask_is_counted_by_its_components(self) -> None:
+    def test_components_of_binary_mask_are_counted(self) -> None:
         mask = line("1101010") > 0
         rows = by_label(load_per_region(mask, line("2222555"), ML, NAMES))
         assert (rows[2].lesion_count, rows[2].lesion_ml) == (2, 3)
         assert (rows[5].lesion_count, rows[5].lesion_ml) == (1, 1)
 
-    def test_numbers_that_are_left_out_are_no_lesions(self) -> None:
+    def test_gaps_in_lesion_labels_are_not_counted(self) -> None:
         rows = by_label(load_per_region(line("7003"), line("2222"), ML, NAMES))
         assert rows[2].lesion_count == 2
 
-    def test_regions_without_lesions_stay(self) -> None:
+    def test_regions_without_lesions_are_reported(self) -> None:
         rows = by_label(load_per_region(line("0000"), line("2250"), ML, NAMES))
         assert list(rows) == [2, 5, 1035, 0]
         assert [row.region_ml for row in rows.values()][:3] == [2, 1, 0]
@@ -85,11 +85,11 @@ class TestLoadPerRegion:
         assert (rows[2].share, rows[5].share) == (0, 0)
         assert math.isnan(rows[1035].share)
 
-    def test_names(self) -> None:
+    def test_unnamed_regions_are_named_by_label(self) -> None:
         rows = load_per_region(line("0000"), line("2350"), ML, {2: "left", 0: "Unknown"})
         assert [row.name for row in rows] == ["left", "label 3", "label 5", "Unknown"]
 
-    def test_a_probability_gives_volumes_and_lesions_give_counts(self) -> None:
+    def test_probability_determines_volumes_but_not_counts(self) -> None:
         lesions, atlas = line("011000"), line("222555")
         probability = np.array([0.25, 0.5, 1.0, 0.5, 0, 0], np.float32).reshape(-1, 1, 1)
         rows = by_label(load_per_region(lesions, atlas, ML, NAMES, probability=probability))
@@ -98,7 +98,7 @@ class TestLoadPerRegion:
         assert rows[5].share == pytest.approx(0.5 / 3)
 
     @pytest.mark.parametrize("other", ["atlas", "probability"])
-    def test_other_grid(self, other: str) -> None:
+    def test_different_grids_are_refused(self, other: str) -> None:
         fitting, wrong = line("000"), line("0000")
         atlas = wrong if other == "atlas" else fitting
         probability = (wrong if other == "probability" else fitting).astype(float)
@@ -127,5 +127,5 @@ class TestLoadPerRegion:
         assert repr(turned) == repr(expected)
 
 
-def test_columns_are_the_fields() -> None:
+def test_columns_match_fields_of_region_load() -> None:
     assert tuple(REGION_COLUMNS) == RegionLoad.__match_args__

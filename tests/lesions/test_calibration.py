@@ -13,7 +13,7 @@ from scipy.stats import binned_statistic
 from bids_msseg.lesions.confidence.calibration import pool, reliability
 
 
-def test_by_hand() -> None:
+def test_reliability_of_small_example() -> None:
     """Three voxels at .25 of which one is lesion, two at .75 of which both are."""
     p = np.array([0.0, 0.25, 0.25, 0.25, 0.75, 0.75]).reshape(6, 1, 1)
     t = np.array([1, 1, 0, 0, 1, 1]).reshape(6, 1, 1)
@@ -25,20 +25,20 @@ def test_by_hand() -> None:
     assert found.ece == pytest.approx(3 / 5 * (1 / 3 - 1 / 4) + 2 / 5 * 1 / 4)
 
 
-def test_a_mask_counts_its_voxels_whatever_they_are_thought_to_be() -> None:
+def test_within_mask_replaces_probability_floor() -> None:
     p, t = np.array([[[0.0, 0.0, 0.5, 0.9]]]), np.array([[[0, 1, 1, 1]]])
     found = reliability(p, t, within=np.array([[[1, 1, 1, 0]]]))
     assert found.count.tolist() == [2, 0, 0, 0, 0, 1, 0, 0, 0, 0]
     assert found.ece == pytest.approx(2 / 3 * 0.5 + 1 / 3 * 0.5)
 
 
-def test_ends_belong_to_bins() -> None:
+def test_floor_and_lower_bin_edges_are_inclusive() -> None:
     p = np.array([[[0.01, 0.1, 1.0, 0.0099, 1.2]]], np.float64)
     assert reliability(p, p > 0).count.tolist() == [1, 1, 0, 0, 0, 0, 0, 0, 0, 2]
 
 
 @given(st.integers(0, 1000))
-def test_same_as_another_package(seed: int) -> None:
+def test_reliability_equals_scipy_binned_statistic(seed: int) -> None:
     rng = np.random.default_rng(seed)
     p = rng.random((5, 6, 7))
     t = rng.random(p.shape) < p**2
@@ -60,7 +60,7 @@ def test_perfect_calibration_has_no_error() -> None:
     assert reliability(p, t).ece == pytest.approx(0)
 
 
-def test_visits_add_up_to_one_chart() -> None:
+def test_pool_of_parts_equals_reliability_of_whole() -> None:
     rng = np.random.default_rng(0)
     p, t = rng.random((8, 4, 4)), rng.random((8, 4, 4)) < 0.5
     whole = reliability(p, t)
@@ -75,12 +75,12 @@ def test_grids_that_differ_are_refused() -> None:
         reliability(np.zeros((2, 2, 2)), np.zeros((2, 2, 3)))
 
 
-def test_edges_go_from_nothing_to_certainty() -> None:
+def test_bin_edges_range_from_zero_to_one() -> None:
     found = reliability(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)), bins=4)
     assert found.edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
 
 
-def test_an_empty_bin_is_not_divided_by() -> None:
+def test_empty_bin_does_not_divide_by_zero() -> None:
     found = reliability(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)), floor=0.0, bins=2)
     with np.errstate(all="raise"):
         assert np.isnan(found.mean_probability).tolist() == [False, True]

@@ -1,4 +1,4 @@
-"""Made pairs of visits: what was put in has to come out, and nothing else."""
+"""Pairs of synthetic visits: all simulated changes are found, and no others."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def visit(
     noise: float = 0.2,
     edge_mm: float = 1.0,
 ) -> VisitMaps:
-    """A brain with lesions; ``seen`` are those of the mask, all of them where not given."""
+    """A brain with lesions; ``seen`` lists the lesions in the mask (default: all)."""
     rng = np.random.default_rng(seed)
     texture = ndimage.gaussian_filter(np.random.default_rng(0).normal(0, 4, SHAPE), 2)
     there = np.any([ball(*one) for one in balls], axis=0) if balls else np.zeros(SHAPE, bool)
@@ -62,7 +62,7 @@ def masked(flair: np.ndarray, mask: np.ndarray, edge_mm: float = 1.0) -> VisitMa
     return VisitMaps(flair.astype(np.float32), soft, labels, volumes, edge_mm=edge_mm)
 
 
-def fates(found: Comparison) -> list[str]:
+def change_classes(found: Comparison) -> list[str]:
     return [row.change for row in found.rows]
 
 
@@ -73,17 +73,17 @@ def only(found: Comparison, change: str) -> ChangeRow:
 
 def test_same_lesions_in_another_scan_are_stable() -> None:
     found = compare_lesions(visit(*OLD, seed=1), visit(*OLD, seed=2), BRAIN)
-    assert fates(found) == ["stable"] * 4
+    assert change_classes(found) == ["stable"] * 4
     assert found.matched == 4
     assert set(np.unique(found.codes)) == {0, Code.STABLE}
-    # nothing moved: what remains is the assumption, for ten lesions, and none for four
+    # no border moved: the prior, worth ten lesions, is averaged with zero for four lesions
     assert found.border_sd_mm == pytest.approx(0.25 * np.sqrt(10 / 14))
     assert all(row.change_mm3 == 0 and row.gained_mm3 == 0 for row in found.rows)
 
 
-def test_an_added_lesion_is_new() -> None:
+def test_added_lesion_is_new() -> None:
     found = compare_lesions(visit(*OLD, seed=1), visit(*OLD, FRESH, seed=2), BRAIN)
-    assert sorted(fates(found)) == ["new"] + ["stable"] * 4
+    assert sorted(change_classes(found)) == ["new"] + ["stable"] * 4
     row = only(found, "new")
     volume = float(ball(*FRESH).sum())
     assert (row.before_mm3, row.after_mm3, row.gained_mm3) == (0, volume, volume)
@@ -93,7 +93,7 @@ def test_an_added_lesion_is_new() -> None:
     assert np.array_equal(found.codes == Code.NEW, ball(*FRESH))
 
 
-def test_a_removed_lesion_is_resolved() -> None:
+def test_removed_lesion_is_resolved() -> None:
     found = compare_lesions(visit(*OLD, FRESH, seed=1), visit(*OLD, seed=2), BRAIN)
     row = only(found, "resolved")
     assert (row.lesions_after, row.after_mm3) == ((), 0)
@@ -104,11 +104,11 @@ def test_a_removed_lesion_is_resolved() -> None:
     assert counts["new"].lesions == 0
 
 
-def test_a_grown_lesion_is_enlarging_by_what_was_added() -> None:
+def test_grown_lesion_is_enlarging_by_added_volume() -> None:
     centre, radius = OLD[0]
     grown = [(centre, radius + 2), *OLD[1:]]
     found = compare_lesions(visit(*OLD, seed=1), visit(*grown, seed=2), BRAIN)
-    assert sorted(fates(found)) == ["enlarging"] + ["stable"] * 3
+    assert sorted(change_classes(found)) == ["enlarging"] + ["stable"] * 3
     row = only(found, "enlarging")
     added = ball(centre, radius + 2) & ~ball(centre, radius) & BRAIN
     assert row.change_mm3 == added.sum()
@@ -118,13 +118,13 @@ def test_a_grown_lesion_is_enlarging_by_what_was_added() -> None:
 
 
 @pytest.mark.parametrize("step", [-0.4, 0.4])
-def test_a_border_that_jitters_is_no_change(step: float) -> None:
+def test_lesions_with_border_jitter_are_stable(step: float) -> None:
     moved = [(centre, radius + step * (-1) ** i) for i, (centre, radius) in enumerate(OLD)]
     earlier, later = visit(*OLD, seed=1), visit(*OLD, seed=2, seen=moved)
-    assert fates(compare_lesions(earlier, later, BRAIN)) == ["stable"] * 4
+    assert change_classes(compare_lesions(earlier, later, BRAIN)) == ["stable"] * 4
 
 
-def test_a_lesion_that_only_the_mask_forgot_is_unclear() -> None:
+def test_lesion_missed_by_earlier_mask_is_unclear() -> None:
     everything = (*OLD, FRESH)
     earlier = visit(*everything, seed=1, seen=OLD)
     found = compare_lesions(earlier, visit(*everything, seed=2), BRAIN)
@@ -133,13 +133,13 @@ def test_a_lesion_that_only_the_mask_forgot_is_unclear() -> None:
     assert (found.codes == Code.UNCLEAR).sum() == ball(*FRESH).sum()
 
 
-def test_a_speck_is_too_small_to_be_called_new() -> None:
+def test_lesion_below_minimum_volume_is_unclear() -> None:
     speck: Ball = (FRESH[0], 1.4)
     found = compare_lesions(visit(*OLD, seed=1), visit(*OLD, speck, seed=2), BRAIN)
     assert only(found, "unclear").reason == "smaller than 14 mm³"
 
 
-def test_what_was_almost_a_lesion_before_is_not_new() -> None:
+def test_lesion_with_high_earlier_probability_is_unclear() -> None:
     earlier = visit(*OLD, seed=1)
     unsure = np.maximum(earlier.probability, 0.4 * ball(FRESH[0], 5))
     found = compare_lesions(
@@ -148,21 +148,21 @@ def test_what_was_almost_a_lesion_before_is_not_new() -> None:
     assert only(found, "unclear").reason == "lesion probability above 0.25 at the earlier visit"
 
 
-def test_what_was_bright_before_is_not_new() -> None:
+def test_lesion_bright_on_earlier_flair_is_unclear() -> None:
     earlier = visit(*OLD, FRESH, seed=1, seen=OLD, bright=2.5)
     later = visit(*OLD, FRESH, seed=2, bright=4.0)
     found = compare_lesions(earlier, later, BRAIN)
     assert only(found, "unclear").reason.startswith("FLAIR brighter than surrounding tissue")
 
 
-def test_a_lesion_outside_the_other_field_of_view_is_unclear() -> None:
+def test_lesion_outside_earlier_brain_mask_is_unclear() -> None:
     inside = BRAIN & ~ball(FRESH[0], 6)
     found = compare_lesions(visit(*OLD, seed=1), visit(*OLD, FRESH, seed=2), inside)
     assert only(found, "unclear").reason == "outside the brain mask of the earlier visit"
 
 
-def test_a_part_of_a_large_lesion_can_be_new() -> None:
-    """The volume grows by less than the border's noise of the whole; the place shows it."""
+def test_large_lesion_with_new_part_is_enlarging() -> None:
+    """The volume grows by less than the border noise, but one part is clearly new."""
     large: Ball = ((24, 30, 28), 13)
     bud: Ball = ((39, 30, 28), 3.3)
     rule = ChangeRule(border_sd_mm=0.4)
@@ -182,16 +182,16 @@ def test_lesions_that_merge_are_one_row() -> None:
     assert (row.lesions_before, row.lesions_after) == ((1, 2), (1,))
 
 
-def test_a_gain_and_an_offset_of_the_scanner_change_nothing() -> None:
+def test_flair_offset_does_not_change_classes() -> None:
     later = visit(*OLD, FRESH, seed=2)
     bright = replace(later, flair=later.flair + 0.7)
     one = compare_lesions(visit(*OLD, seed=1), later, BRAIN)
     other = compare_lesions(visit(*OLD, seed=1), bright, BRAIN)
-    assert fates(one) == fates(other)
+    assert change_classes(one) == change_classes(other)
     assert np.array_equal(one.codes, other.codes)
 
 
-def test_noise_is_larger_at_edges_where_the_head_is_a_voxel_off() -> None:
+def test_noise_is_larger_at_misregistered_edges() -> None:
     earlier = visit(seed=1)
     cavity = ball((32, 30, 28), 9)
     with_hole = earlier.flair - 5 * cavity
@@ -204,12 +204,12 @@ def test_noise_is_larger_at_edges_where_the_head_is_a_voxel_off() -> None:
     assert found.noise[rim].mean() > 2 * found.noise[flat].mean()
 
 
-def test_visits_without_any_lesion() -> None:
+def test_visits_without_lesions_have_no_rows() -> None:
     found = compare_lesions(visit(seed=1), visit(seed=2), BRAIN)
     assert (found.rows, found.matched, found.codes.any()) == ((), 0, False)
 
 
-def test_grids_have_to_agree() -> None:
+def test_different_grids_are_refused() -> None:
     earlier = visit(*OLD, seed=1)
     with pytest.raises(ValueError, match="different grids"):
         compare_lesions(earlier, replace(earlier, flair=earlier.flair[:-1]), BRAIN)

@@ -1,4 +1,4 @@
-"""Figures of a comparison by hand, and what happens exactly at its limits."""
+"""Values of a comparison in small examples, and its behaviour at the thresholds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cube(x: int, y: int, z: int, edge: int) -> np.ndarray:
 
 
 def visit(*masks: np.ndarray, bright: float = 3.0, seed: int = 1) -> VisitMaps:
-    """Lesions of a visit, brighter than grey noise of a tenth."""
+    """A visit with bright lesions on noise with a standard deviation of 0.1."""
     labels = np.zeros(SHAPE, np.int32)
     for label, mask in enumerate(masks, start=1):
         labels[mask] = label
@@ -36,7 +36,7 @@ def visit(*masks: np.ndarray, bright: float = 3.0, seed: int = 1) -> VisitMaps:
 OLD = cube(4, 4, 4, 5)
 FRESH = cube(24, 14, 8, 4)
 SURE = ChangeRule(border_weight=1e6)
-"""The border's noise is what was assumed, whatever lesions do."""
+"""The border noise stays at its prior, independent of the lesions."""
 
 
 def only(found: Comparison) -> ChangeRow:
@@ -44,7 +44,7 @@ def only(found: Comparison) -> ChangeRow:
     return row
 
 
-def test_codes_are_those_of_the_published_lookup_table() -> None:
+def test_codes_match_published_lookup_table() -> None:
     assert {code.label: int(code) for code in Code} == {
         "stable": 1,
         "new": 2,
@@ -56,7 +56,7 @@ def test_codes_are_those_of_the_published_lookup_table() -> None:
     assert len({code.description for code in Code}) == len(Code)
 
 
-def test_counts_add_up_both_visits() -> None:
+def test_change_counts_sum_volumes_of_both_visits() -> None:
     bigger = OLD | cube(4, 4, 9, 5)
     found = compare_lesions(visit(OLD), visit(bigger, FRESH, seed=2), INSIDE)
     counts = count_changes(found.rows)
@@ -66,7 +66,7 @@ def test_counts_add_up_both_visits() -> None:
     assert (counts["new"].before_ml, counts["new"].after_ml) == (0, FRESH.sum() / 1000)
 
 
-def test_the_border_moves_by_the_volume_over_the_surface() -> None:
+def test_border_shift_is_volume_change_over_surface() -> None:
     """A cube of 125 mm³ and 100 mm² (two thirds of its faces) that gains a row of 5 voxels."""
     wider = OLD | (cube(4, 4, 9, 5) & (np.indices(SHAPE)[1] == 4) & (np.indices(SHAPE)[2] == 9))
     found = compare_lesions(visit(OLD), visit(wider, seed=2), INSIDE)
@@ -82,7 +82,7 @@ def test_the_border_moves_by_the_volume_over_the_surface() -> None:
     )
 
 
-def test_flair_of_a_lesion_that_grew_is_measured_where_it_grew() -> None:
+def test_flair_change_is_measured_in_changed_part() -> None:
     bigger = OLD | cube(4, 4, 9, 5)
     first, second = visit(OLD), visit(bigger, seed=2)
     found = measure_flair_change(first, second, INSIDE)
@@ -93,7 +93,7 @@ def test_flair_of_a_lesion_that_grew_is_measured_where_it_grew() -> None:
         assert row.flair_change_sd == pytest.approx(sign * expected, rel=1e-4)
 
 
-def test_probabilities_are_means_over_both_places() -> None:
+def test_probabilities_are_means_over_union_of_masks() -> None:
     bigger = visit(OLD | cube(4, 4, 9, 5), seed=2)
     row = only(compare_lesions(visit(OLD), bigger, INSIDE, rule=SURE))
     assert (row.change, row.reason) == ("enlarging", "")
@@ -103,7 +103,7 @@ def test_probabilities_are_means_over_both_places() -> None:
 
 
 @pytest.mark.parametrize(("factor", "fate"), [(0.9, "new"), (1.1, "unclear")])
-def test_flair_has_to_change_beyond_its_limit(factor: float, fate: str) -> None:
+def test_new_lesion_needs_flair_change_above_limit(factor: float, fate: str) -> None:
     first, second = visit(), visit(FRESH, seed=2)
     score = only(compare_lesions(first, second, INSIDE)).flair_change_sd
     rule = ChangeRule(flair_sd=factor * score)
@@ -111,14 +111,14 @@ def test_flair_has_to_change_beyond_its_limit(factor: float, fate: str) -> None:
 
 
 @pytest.mark.parametrize(("least", "fate"), [(64.0, "new"), (64.5, "unclear")])
-def test_a_new_lesion_may_have_just_the_least_volume(least: float, fate: str) -> None:
+def test_new_lesion_minimum_volume_is_inclusive(least: float, fate: str) -> None:
     rule = ChangeRule(min_mm3=least)
     row = only(compare_lesions(visit(), visit(FRESH, seed=2), INSIDE, rule=rule))
     assert (row.change, row.smallest_detectable_change_mm3) == (fate, least)
 
 
 @pytest.mark.parametrize(("seen", "fate"), [(2, "new"), (1, "unclear")])
-def test_half_a_lesion_inside_the_other_brain_is_enough(seen: int, fate: str) -> None:
+def test_new_lesion_needs_half_inside_earlier_brain_mask(seen: int, fate: str) -> None:
     inside = INSIDE & (np.indices(SHAPE)[0] < 24 + seen)
     row = only(compare_lesions(visit(), visit(FRESH, seed=2), inside))
     assert row.change == fate
@@ -126,7 +126,7 @@ def test_half_a_lesion_inside_the_other_brain_is_enough(seen: int, fate: str) ->
 
 
 @pytest.mark.parametrize(("before", "fate"), [(0.25, "new"), (0.26, "unclear")])
-def test_half_the_threshold_is_not_almost_a_lesion(before: float, fate: str) -> None:
+def test_new_lesion_needs_low_earlier_probability(before: float, fate: str) -> None:
     first = visit()
     first = replace(first, probability=np.where(FRESH, before, 0))
     row = only(compare_lesions(first, visit(FRESH, seed=2), INSIDE))
@@ -134,7 +134,7 @@ def test_half_the_threshold_is_not_almost_a_lesion(before: float, fate: str) -> 
 
 
 @pytest.mark.parametrize(("share", "fate"), [(0.4, "new"), (0.6, "unclear")])
-def test_half_the_contrast_is_not_bright_before(share: float, fate: str) -> None:
+def test_new_lesion_needs_low_earlier_contrast(share: float, fate: str) -> None:
     first = visit()
     first = replace(first, flair=first.flair + np.float32(3 * share) * FRESH)
     assert only(compare_lesions(first, visit(FRESH, seed=2), INSIDE)).change == fate
@@ -155,12 +155,12 @@ BUD = cube(9, 5, 5, 3)
         (1.0, 1.0, 2.1, ""),
     ],
 )
-def test_a_part_has_to_reach_beyond_borders_slices_and_registration(
+def test_new_part_must_exceed_slice_and_registration_error(
     thick: float, late: float, disagreement: float, reason: str
 ) -> None:
     first = replace(visit(OLD), edge_mm=thick)
     second = replace(visit(OLD | BUD, seed=2), edge_mm=late)
-    # the volume says nothing, so that only the part can
+    # the volume change is below its limit, so that only the new part decides
     second = replace(second, volumes_mm3={1: 126.0})
     found = compare_lesions(first, second, INSIDE, disagreement_mm=disagreement)
     row = only(found)
@@ -169,14 +169,14 @@ def test_a_part_has_to_reach_beyond_borders_slices_and_registration(
     assert row.gained_mm3 == (27 if reason else 0)
 
 
-def test_a_part_that_the_volume_does_not_follow_is_told_of() -> None:
+def test_changed_part_without_volume_change_is_reported() -> None:
     second = replace(visit(OLD | BUD, seed=2), volumes_mm3={1: 125.0})
     row = only(compare_lesions(visit(OLD), second, INSIDE))
     assert (row.change, row.change_mm3) == ("stable", 0)
     assert row.reason == "part of the lesion changed, but its volume did not change accordingly"
 
 
-def test_a_volume_without_flair_is_told_of() -> None:
+def test_volume_change_without_flair_change_is_reported() -> None:
     wide = OLD | cube(4, 4, 9, 5)
     first = visit(OLD)
     same = replace(first, labels=wide.astype(np.int32), volumes_mm3={1: 250.0})
@@ -185,7 +185,7 @@ def test_a_volume_without_flair_is_told_of() -> None:
     assert (row.change, row.reason) == ("stable", "the FLAIR change is within its noise")
 
 
-def test_what_shrank_is_lost_and_nothing_gained() -> None:
+def test_shrinking_lesion_has_lost_but_no_gained_volume() -> None:
     bigger = OLD | cube(4, 4, 9, 5)
     found = compare_lesions(visit(bigger), visit(OLD, seed=2), INSIDE, rule=SURE)
     row = only(found)
@@ -194,7 +194,7 @@ def test_what_shrank_is_lost_and_nothing_gained() -> None:
     assert set(np.unique(found.codes)) == {0, Code.STABLE, Code.LOST}
 
 
-def test_voxels_have_a_volume() -> None:
+def test_gained_volume_scales_with_voxel_size() -> None:
     """Edges of 2 mm: volumes eightfold, surfaces fourfold."""
     first, second = visit(), visit(FRESH, seed=2)
     second = replace(second, volumes_mm3={1: 512.0})
@@ -203,11 +203,11 @@ def test_voxels_have_a_volume() -> None:
 
 
 @pytest.mark.parametrize("spacing", [1.0, 2.0])
-def test_change_is_measured_against_the_normal_tissue_around(spacing: float) -> None:
-    """Over 1 mm here, less that over 6 mm of normal tissue, two voxels off every suspicion."""
+def test_flair_change_is_relative_to_surrounding_tissue(spacing: float) -> None:
+    """Mean over 1 mm minus mean over 6 mm of normal tissue, which excludes suspect voxels."""
     first, second = visit(OLD), visit(FRESH, seed=2)
     vague = np.zeros(SHAPE)
-    vague[20, 4, 4], vague[30, 4, 4] = 0.2, 0.19  # four tenths of the threshold, and less
+    vague[20, 4, 4], vague[30, 4, 4] = 0.2, 0.19  # 0.4 of the threshold, and less
     first = replace(first, probability=first.probability + vague)
     inside = INSIDE & (np.indices(SHAPE)[0] > 1)
     found = measure_flair_change(first, second, inside, spacing=spacing)
@@ -226,7 +226,7 @@ def test_change_is_measured_against_the_normal_tissue_around(spacing: float) -> 
     assert np.array_equal(found.score, found.change / found.noise)
 
 
-def test_noise_has_ten_strata_by_the_edges_of_the_mean_image() -> None:
+def test_noise_is_estimated_in_ten_strata_of_edge_strength() -> None:
     first, second = visit(), visit(seed=2)
     found = measure_flair_change(first, second, INSIDE, spacing=2.0)
     edges = ndimage.gaussian_gradient_magnitude((first.flair + second.flair) / 2, 0.5)
@@ -240,13 +240,13 @@ def test_noise_has_ten_strata_by_the_edges_of_the_mean_image() -> None:
     assert len(np.unique(found.noise)) == 10
 
 
-def test_noise_is_never_nothing() -> None:
+def test_noise_has_lower_limit() -> None:
     first = visit()
     found = measure_flair_change(first, first, INSIDE)
     assert np.array_equal(np.unique(found.noise), [np.float32(1e-3)])
 
 
-def test_without_normal_tissue_the_noise_has_no_limit() -> None:
+def test_noise_is_infinite_without_normal_tissue() -> None:
     first = replace(visit(), probability=np.ones(SHAPE))
     found = measure_flair_change(first, visit(seed=2), INSIDE)
     assert not found.normal.any()
@@ -254,7 +254,7 @@ def test_without_normal_tissue_the_noise_has_no_limit() -> None:
     assert not found.score.any()
 
 
-def test_rows_go_by_fate_then_by_size() -> None:
+def test_rows_are_sorted_by_class_then_volume_change() -> None:
     small, middle, large = cube(20, 4, 4, 4), cube(20, 4, 12, 5), cube(20, 20, 4, 6)
     found = compare_lesions(visit(OLD), visit(OLD, small, large, middle, seed=2), INSIDE)
     assert [row.change for row in found.rows] == ["new", "new", "new", "stable"]
@@ -264,7 +264,7 @@ def test_rows_go_by_fate_then_by_size() -> None:
 
 
 @pytest.mark.parametrize("corner", [(0, 0, 0), (35, 25, 15)])
-def test_lesions_may_lie_at_the_edge_of_the_image(corner: tuple[int, int, int]) -> None:
+def test_lesions_at_image_edge_are_classified(corner: tuple[int, int, int]) -> None:
     lesion = cube(*corner, 5)
     assert only(compare_lesions(visit(lesion), visit(lesion, seed=2), INSIDE)).change == "stable"
     row = only(compare_lesions(visit(), visit(lesion, seed=2), INSIDE))
@@ -272,8 +272,8 @@ def test_lesions_may_lie_at_the_edge_of_the_image(corner: tuple[int, int, int]) 
     assert row.centre == pytest.approx(np.add(corner, 2))
 
 
-def test_lesions_further_off_are_borders_too() -> None:
-    """A tube between two lesions reaches at most 9 mm from either, and 14 mm from its own."""
+def test_new_part_distance_includes_other_lesions() -> None:
+    """A tube between two lesions is within 9 mm of either, but reaches 14 mm from its own."""
     old = cube(4, 4, 4, 5)
     tube = np.zeros(SHAPE, bool)
     tube[9:23, 5:8, 5:8] = True
@@ -296,7 +296,7 @@ def test_lesions_further_off_are_borders_too() -> None:
         (0.5, 3.5, "stable"),
     ],
 )
-def test_a_new_part_is_as_large_as_a_new_lesion_has_to_be(
+def test_new_part_needs_minimum_volume_of_new_lesion(
     spacing: float, least: float, fate: str
 ) -> None:
     second = replace(visit(OLD | BUD, seed=2), volumes_mm3={1: 126.0})
@@ -307,6 +307,6 @@ def test_a_new_part_is_as_large_as_a_new_lesion_has_to_be(
     assert row.change == fate
 
 
-def test_a_visit_has_voxels_of_a_millimetre_unless_told_otherwise() -> None:
+def test_default_voxel_edge_and_threshold_of_visit_maps() -> None:
     found = visit(OLD)
     assert (found.edge_mm, found.threshold) == (1.0, 0.5)

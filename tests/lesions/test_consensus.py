@@ -26,7 +26,7 @@ def _block(*corner: int, edge: int = 4) -> np.ndarray:
 
 
 def _raters(n: int = 4, seed: int = 0) -> list[np.ndarray]:
-    """Raters of two lesions who err at the border, the last one misses a lesion."""
+    """Masks of two lesions with random errors; the last rater misses one lesion."""
     rng = np.random.default_rng(seed)
     truth = _block(2, 2, 2) | _block(8, 5, 4)
     masks = [truth ^ (rng.random(GRID) < 0.05) for _ in range(n)]
@@ -38,7 +38,7 @@ def _raters(n: int = 4, seed: int = 0) -> list[np.ndarray]:
 @pytest.mark.parametrize("margin", [0, 2])
 @settings(max_examples=15)
 @given(sides=SIDES, seed=st.integers(0, 20))
-def test_padding_with_air_changes_nothing(
+def test_padding_does_not_change_consensus_or_scores(
     method: str, margin: int, sides: list[tuple[int, int]], seed: int
 ) -> None:
     masks = _raters(seed=seed)
@@ -57,7 +57,7 @@ def test_padding_with_air_changes_nothing(
 
 @settings(max_examples=5)
 @given(SIDES)
-def test_padding_changes_no_comparison_with_the_others(sides: list[tuple[int, int]]) -> None:
+def test_padding_does_not_change_leave_one_out(sides: list[tuple[int, int]]) -> None:
     masks = dict(zip("abcd", _raters(), strict=True))
     padded = {name: np.pad(mask, sides) for name, mask in masks.items()}
     assert leave_one_out(padded, SPACING) == leave_one_out(masks, SPACING)
@@ -66,7 +66,7 @@ def test_padding_changes_no_comparison_with_the_others(sides: list[tuple[int, in
 @pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=20)
 @given(order=st.permutations(range(5)), seed=st.integers(0, 20))
-def test_the_order_of_raters_changes_nothing(method: str, order: list[int], seed: int) -> None:
+def test_rater_order_does_not_change_consensus(method: str, order: list[int], seed: int) -> None:
     masks = _raters(5, seed)
     first = fuse_masks(masks, method, SPACING)
     second = fuse_masks([masks[i] for i in order], method, SPACING)
@@ -81,7 +81,7 @@ def test_the_order_of_raters_changes_nothing(method: str, order: list[int], seed
     masks=hnp.arrays(bool, st.tuples(st.integers(1, 4), *[st.integers(1, 4)] * 3)),
     margin=st.integers(0, 2),
 )
-def test_a_consensus_stays_inside_the_union(method: str, masks: np.ndarray, margin: int) -> None:
+def test_consensus_is_inside_union_of_masks(method: str, masks: np.ndarray, margin: int) -> None:
     fused = fuse_masks(list(masks), method, SPACING, margin=margin)
     assert np.isfinite(fused.probability).all()
     assert fused.probability.min() >= 0
@@ -93,7 +93,7 @@ def test_a_consensus_stays_inside_the_union(method: str, masks: np.ndarray, marg
         np.testing.assert_array_equal(fused.mask, masks[0])
 
 
-def test_ties_of_the_majority_are_lesion() -> None:
+def test_majority_ties_are_lesion() -> None:
     masks = [_block(0, 0, 0), _block(0, 0, 0), _block(5, 5, 5), _block(5, 5, 5)]
     fused = fuse_masks(masks, "majority", SPACING)
     np.testing.assert_array_equal(fused.mask, masks[0] | masks[2])
@@ -103,7 +103,7 @@ def test_ties_of_the_majority_are_lesion() -> None:
 
 
 @pytest.mark.parametrize("method", ["staple", "lopstaple"])
-def test_two_raters_inside_their_union_cannot_be_told_apart(method: str) -> None:
+def test_staple_of_two_raters_is_their_union(method: str) -> None:
     masks = [_block(2, 2, 2), _block(3, 2, 2)]
     fused = fuse_masks(masks, method, SPACING)
     np.testing.assert_array_equal(fused.mask, masks[0] | masks[1])
@@ -112,7 +112,7 @@ def test_two_raters_inside_their_union_cannot_be_told_apart(method: str) -> None
 
 
 @pytest.mark.parametrize("method", ["staple", "lopstaple"])
-def test_the_careless_rater_is_known(method: str) -> None:
+def test_rater_missing_a_lesion_has_low_sensitivity(method: str) -> None:
     masks = _raters(5)
     fused = fuse_masks(masks, method, SPACING)
     assert fused.sensitivity[-1] < 0.7 < fused.sensitivity[:-1].min()
@@ -120,7 +120,7 @@ def test_the_careless_rater_is_known(method: str) -> None:
     assert 2 * (fused.mask & truth).sum() / (fused.mask.sum() + truth.sum()) > 0.95
 
 
-def test_the_weight_of_who_misses_a_lesion_is_small() -> None:
+def test_rater_missing_a_lesion_has_low_weight() -> None:
     weight = fuse_masks(_raters(5), "lopstaple", SPACING).weight
     assert weight[-1] < weight[:-1].min()
     assert weight.mean() == pytest.approx(1)
@@ -128,7 +128,7 @@ def test_the_weight_of_who_misses_a_lesion_is_small() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_nothing_drawn_by_nobody(method: str) -> None:
+def test_consensus_of_empty_masks_is_empty(method: str) -> None:
     empty = np.zeros(GRID, bool)
     fused = fuse_masks([empty, empty], method, SPACING)
     assert not fused.mask.any()
@@ -137,7 +137,7 @@ def test_nothing_drawn_by_nobody(method: str) -> None:
     assert np.isnan([score.voxel.dice, score.voxel.specificity, score.lesion.f1]).all()
 
 
-def test_a_rater_is_compared_voxel_by_voxel_and_lesion_by_lesion() -> None:
+def test_raters_are_scored_by_voxels_and_lesions() -> None:
     first, second, third = _block(2, 2, 2), _block(2, 2, 2) | _block(8, 5, 4), _block(2, 2, 2)
     fused = fuse_masks([first, second, third], "majority", SPACING)
     scores = score_raters({"a": first, "b": second}, fused, 1.0)
@@ -152,43 +152,43 @@ def test_a_rater_is_compared_voxel_by_voxel_and_lesion_by_lesion() -> None:
     assert scores["b"].voxel.specificity == pytest.approx((healthy - 64) / healthy)
 
 
-def test_each_is_compared_with_the_others() -> None:
+def test_rater_is_compared_with_consensus_of_others() -> None:
     good, odd = _block(2, 2, 2), _block(8, 5, 4)
     rows = leave_one_out({"a": good, "b": good, "c": odd}, SPACING, methods=["majority"])
     found = {row.assessed: row for row in rows}
     assert set(found) == {"a", "b", "c"}
     assert found["c"].score.voxel.dice == 0
     assert found["c"].score.voxel.volume_truth_ml == 0.064
-    # the others of a are b and c, whose tie is lesion
+    # the raters other than a are b and c; their ties are lesion
     assert found["a"].score.voxel.ppv == 1
     assert found["a"].score.voxel.sensitivity == 0.5
     assert all(row.n_raters == 2 and row.left_out == row.assessed for row in rows)
 
 
-def test_a_machine_is_compared_and_has_no_vote() -> None:
+def test_algorithm_is_compared_but_has_no_vote() -> None:
     raters = dict(zip("abc", _raters(3), strict=True))
     alone = leave_one_out(raters, SPACING)
     rows = leave_one_out(raters, SPACING, algorithms={"net": _block(2, 2, 2)})
     assert [row for row in rows if not row.algorithm] == alone
-    made = [row for row in rows if row.algorithm]
-    assert {(row.left_out, row.n_raters) for row in made} == {
+    by_algorithm = [row for row in rows if row.algorithm]
+    assert {(row.left_out, row.n_raters) for row in by_algorithm} == {
         ("a", 2), ("b", 2), ("c", 2), (None, 3),
     }  # fmt: skip
-    assert len(made) == 4 * len(METHODS)
-    everyone = fuse_masks(list(raters.values()), "staple", SPACING)
-    for row in made:
+    assert len(by_algorithm) == 4 * len(METHODS)
+    consensus = fuse_masks(list(raters.values()), "staple", SPACING)
+    for row in by_algorithm:
         if row.method == "staple" and row.left_out is None:
-            truth = everyone.mask
+            truth = consensus.mask
             expected = 2 * (truth & _block(2, 2, 2)).sum() / (truth.sum() + 64)
             assert row.score.voxel.dice == pytest.approx(expected)
 
 
-def test_one_rater_has_no_others() -> None:
+def test_leave_one_out_of_one_rater_is_refused() -> None:
     with pytest.raises(ValueError, match="at least two raters"):
         leave_one_out({"a": _block(0, 0, 0)}, SPACING)
 
 
-def test_masks_are_cut_with_room_for_specificity() -> None:
+def test_crop_to_union_keeps_margin_for_specificity() -> None:
     cut = crop_to_union([_block(0, 0, 0), _block(1, 0, 0)])
     assert [one.shape for one in cut] == [(9, 8, 8)] * 2
     assert [one.sum() for one in cut] == [64, 64]

@@ -43,7 +43,7 @@ def test_every_candidate_is_kept_or_rejected_with_a_reason(
         inside = np.unique(found.rejected[blob])
         kept = (found.lesions[blob] > 0).any()
         if not kept and (inside == 0).any():
-            # nothing of its own, but joined to a lesion by voxels over the threshold
+            # no lesion voxel inside, but connected to a lesion by voxels above the threshold
             wide = label_lesions(seen | (probability >= 0.5), voxel_volume=volume)
             joined = wide == wide[blob][0]
             kept = (found.lesions[joined] > 0).any()
@@ -52,7 +52,7 @@ def test_every_candidate_is_kept_or_rejected_with_a_reason(
 
 
 @given(probability=probabilities, seen=candidates, smallest=st.sampled_from([0.0, 2.0, 3.0]))
-def test_lesions_are_what_reaches_the_threshold_and_the_size(
+def test_lesions_reach_threshold_and_minimum_volume(
     probability: np.ndarray, seen: np.ndarray, smallest: float
 ) -> None:
     found = delineate(probability, seen, voxel_volume=1.0, threshold=0.5, min_volume=smallest)
@@ -64,7 +64,7 @@ def test_lesions_are_what_reaches_the_threshold_and_the_size(
 
 
 @given(probability=probabilities, seen=candidates)
-def test_the_reason_is_size_where_something_reached_the_threshold(
+def test_reason_is_size_if_threshold_was_reached(
     probability: np.ndarray, seen: np.ndarray
 ) -> None:
     found = delineate(probability, seen, voxel_volume=1.0, threshold=0.5, min_volume=3.0)
@@ -73,7 +73,7 @@ def test_the_reason_is_size_where_something_reached_the_threshold(
         assert reason == (REJECTED_BY_SIZE if over else REJECTED_BY_REFINEMENT)
 
 
-def test_a_rim_around_a_lesion_is_part_of_it() -> None:
+def test_candidate_rim_of_lesion_is_not_rejected() -> None:
     probability = np.array([0.2, 0.9, 0.9, 0.9, 0.2, 0.0, 0.2]).reshape(7, 1, 1)
     found = delineate(
         probability, probability > 0.1, voxel_volume=1.0, threshold=0.5, min_volume=3.0
@@ -92,7 +92,7 @@ def test_candidates_may_have_any_type(kind: type) -> None:
     assert not found.lesions.any()
 
 
-def test_nothing_found_is_nothing() -> None:
+def test_empty_probability_gives_no_lesions() -> None:
     nothing = np.zeros((3, 3, 3))
     found = delineate(nothing, nothing, voxel_volume=1.0, threshold=0.5, min_volume=3.0)
     assert not found.lesions.any()
@@ -111,7 +111,7 @@ def test_nothing_found_is_nothing() -> None:
         ([0, 0, 0, 0, 0, 0, 0, 0, 0, 0], [0, 0], (REJECTED_BY_REFINEMENT,)),
     ],
 )
-def test_what_lies_outside_the_brain_by_half_is_rejected_for_its_place(
+def test_lesion_half_outside_brain_is_rejected(
     outside: list[int], cleared: list[int], reasons: tuple[str, ...]
 ) -> None:
     line = np.array([0.9] * 4 + [0] + [0.2] * 2 + [0] + [0.9] * 2).reshape(10, 1, 1)
@@ -127,7 +127,7 @@ def test_what_lies_outside_the_brain_by_half_is_rejected_for_its_place(
 
 
 @given(probability=probabilities, mask=candidates, smallest=st.sampled_from([0.0, 2.0, 3.0]))
-def test_what_an_exclusion_mask_holds_is_no_lesion(
+def test_voxels_in_exclusion_mask_are_not_lesion(
     probability: np.ndarray, mask: np.ndarray, smallest: float
 ) -> None:
     cut = {"voxel_volume": 1.0, "threshold": 0.5, "min_volume": smallest}
@@ -145,14 +145,14 @@ def test_what_an_exclusion_mask_holds_is_no_lesion(
 @pytest.mark.parametrize(
     ("mask", "lesions", "reasons"),
     [
-        # a row of a lesion of four voxels, a gap, a lesion of three, a gap, a refused candidate
+        # a row of a lesion of four voxels, a gap, a lesion of three, a gap, a rejected candidate
         ([1, 1, 1, 0, 0, 0, 0, 0, 0, 0], 1, (REJECTED_BY_MASK, REJECTED_BY_REFINEMENT)),
         ([1, 0, 0, 0, 1, 1, 0, 0, 0, 0], 2, (REJECTED_BY_REFINEMENT,)),
         ([0, 0, 0, 0, 0, 0, 0, 0, 1, 1], 2, (REJECTED_BY_REFINEMENT,)),
         ([1, 1, 1, 1, 1, 1, 1, 1, 1, 1], 0, (REJECTED_BY_MASK,) * 2 + (REJECTED_BY_REFINEMENT,)),
     ],
 )
-def test_what_is_left_beside_an_exclusion_mask(
+def test_lesion_left_by_exclusion_mask_needs_minimum_volume(
     mask: list[int], lesions: int, reasons: tuple[str, ...]
 ) -> None:
     line = np.array([0.9] * 4 + [0] + [0.9] * 3 + [0] + [0.2]).reshape(10, 1, 1)

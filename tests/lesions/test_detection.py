@@ -32,7 +32,7 @@ def line(*runs: tuple[int, int]) -> Mask:
 
 
 class TestIsbi:
-    def test_by_hand(self) -> None:
+    def test_isbi_agreement_of_small_example(self) -> None:
         """Two of three lesions found, one of three predictions false; 6 of 10 and 9 voxels."""
         truth = line((0, 4), (10, 14), (20, 22))
         pred = line((1, 5), (11, 15), (30, 31))
@@ -42,11 +42,11 @@ class TestIsbi:
         dice, ppv = 12 / 19, 6 / 9
         assert found.score == pytest.approx((dice / 8 + ppv / 8 + 1 / 3) * 4 / 3)
 
-    def test_lesions_of_one_voxel_count(self) -> None:
+    def test_single_voxel_lesions_are_counted(self) -> None:
         assert isbi_agreement(line((5, 6)), line((5, 6)), voxel_volume=0.1).ltpr == 1
 
     @given(MASKS, MASKS)
-    def test_same_as_another_package(self, pred: Mask, truth: Mask) -> None:
+    def test_isbi_agreement_equals_lesion_metrics(self, pred: Mask, truth: Mask) -> None:
         if not (pred.any() and truth.any()):
             return
         found = isbi_agreement(pred, truth, voxel_volume=1.0)
@@ -54,13 +54,13 @@ class TestIsbi:
         assert found.lfpr == pytest.approx(peer.lfdr(pred, truth))
         assert found.score == pytest.approx(peer.isbi15_score(pred, truth))
 
-    def test_one_empty_mask_earns_nothing_and_two_are_undefined(self) -> None:
+    def test_score_is_zero_for_one_empty_mask_and_nan_for_two(self) -> None:
         nothing, something = line(), line((3, 9))
         assert isbi_agreement(nothing, something, voxel_volume=1.0).score == 0
         assert isbi_agreement(something, nothing, voxel_volume=1.0).score == 0
         assert math.isnan(isbi_agreement(nothing, nothing, voxel_volume=1.0).score)
 
-    def test_correlation_has_a_quarter(self) -> None:
+    def test_correlation_contributes_one_quarter_of_score(self) -> None:
         parts = {"dice": 0.7, "ppv": 0.6, "ltpr": 0.5, "lfpr": 0.2}
         alone = isbi_score(**parts)
         assert isbi_score(**parts, correlation=0.9) == pytest.approx(0.75 * alone + 0.225)
@@ -68,7 +68,7 @@ class TestIsbi:
 
 
 class TestAnima:
-    def test_faces_join_and_corners_do_not(self) -> None:
+    def test_components_are_connected_by_faces_only(self) -> None:
         mask = np.zeros((9, 9, 9), bool)
         mask[0:2, 0:2, 0] = True
         mask[2:4, 2:4, 0] = True
@@ -78,35 +78,35 @@ class TestAnima:
     @pytest.mark.parametrize(
         ("voxel_volume", "counted"), [(1.0, 0), (0.9999999, 0), (1.1, 1), (0.99, 0)]
     )
-    def test_lesions_have_to_exceed_the_minimum(self, voxel_volume: float, counted: int) -> None:
+    def test_lesion_volume_must_exceed_minimum(self, voxel_volume: float, counted: int) -> None:
         three = line((0, 3))
         assert anima_agreement(three, three, voxel_volume=voxel_volume)["paper"].n_pred == counted
 
-    def test_thresholds_have_their_names(self) -> None:
+    def test_default_and_paper_thresholds_differ(self) -> None:
         """Covered by 8 %: enough for the program, not for the paper."""
         truth, pred = line((0, 50)), line((0, 4))
         found = anima_agreement(pred, truth, voxel_volume=1.0)
         assert found["default"].sensitivity == 1
         assert found["paper"].sensitivity == 0
-        # spilling by 60 %: too much for the program, not for the paper
+        # 60 % outside the reference: too much for the program, not for the paper
         found = anima_agreement(line((6, 16)), line((0, 10)), voxel_volume=1.0)
         assert found["default"].sensitivity == 0
         assert found["paper"].sensitivity == 1
 
     @given(MASKS, MASKS)
-    def test_same_as_the_rule_spelt_out(self, pred: Mask, truth: Mask) -> None:
+    def test_anima_agreement_equals_brute_force(self, pred: Mask, truth: Mask) -> None:
         found = anima_agreement(pred, truth, voxel_volume=1.0)
         for name, rule in ANIMA_RULES.items():
-            hits, total = spelt_out(truth, pred, rule.alpha, rule.beta, rule.gamma)
+            hits, total = brute_force_counts(truth, pred, rule.alpha, rule.beta, rule.gamma)
             assert (found[name].tp_truth, found[name].n_truth) == (hits, total)
-            hits, total = spelt_out(pred, truth, rule.alpha, rule.beta, rule.gamma)
+            hits, total = brute_force_counts(pred, truth, rule.alpha, rule.beta, rule.gamma)
             assert (found[name].tp_pred, found[name].n_pred) == (hits, total)
 
 
-def spelt_out(
+def brute_force_counts(
     reference: Mask, test: Mask, alpha: float, beta: float, gamma: float
 ) -> tuple[int, int]:
-    """Lesions found and all, from masks alone and lesion by lesion."""
+    """Numbers of detected and of all lesions, computed from masks lesion by lesion."""
     lesions, others = components(reference), components(test)
     everything = np.any(lesions, axis=0) if lesions else np.zeros_like(reference)
     hits = 0
@@ -128,7 +128,7 @@ def spelt_out(
 
 
 def components(mask: Mask) -> list[Mask]:
-    """Face-connected components of more than three voxels, as the largest first."""
+    """Face-connected components of more than three voxels."""
     labels, count = ndimage.label(mask)
     found = [labels == number for number in range(1, count + 1)]
     return [one for one in found if one.sum() > 3]

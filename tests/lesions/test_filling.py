@@ -45,8 +45,8 @@ class TestMean:
         assert filled.dtype == np.float32
 
     @pytest.mark.parametrize("axis", [0, 1, 2])
-    def test_a_gradient_is_continued(self, axis: int) -> None:
-        """Off the middle, where the mean of all white matter is off by 6 mm and more."""
+    def test_intensity_gradient_is_continued(self, axis: int) -> None:
+        """The lesion is off centre: the mean of all white matter would be wrong there."""
         centre = [20, 20, 20]
         centre[axis] = 10
         lesion = ball((41, 41, 41), (centre[0], centre[1], centre[2]), 4)
@@ -58,7 +58,7 @@ class TestMean:
         assert np.abs(error).max() < 3 * slope
         assert abs(error.mean()) < slope
 
-    def test_lesion_far_from_all_white_matter_gets_the_mean_of_it(self) -> None:
+    def test_lesion_far_from_white_matter_gets_its_mean(self) -> None:
         image = everywhere((120, 4, 4), 0)
         white = np.zeros(image.shape, bool)
         white[:10] = True
@@ -86,7 +86,7 @@ class TestMean:
         value = fill_lesions(image, lesion, white, spacing, texture=0)[10, 10, 10]
         assert (abs(value - 110) < 1e-3) if equal else (value < 109.9)
 
-    def test_a_probability_weights_the_mean(self) -> None:
+    def test_mean_is_weighted_by_white_matter_probability(self) -> None:
         image = everywhere((120, 4, 4), 0)
         white = everywhere(image.shape, 0)
         image[:5], image[5:10] = 100, 140
@@ -96,7 +96,7 @@ class TestMean:
         filled = fill_lesions(image, lesion, white, ISOTROPIC, texture=0)
         assert filled[110, 1, 1] == pytest.approx((100 + 0.6 * 140) / 1.6, abs=1e-3)
 
-    def test_a_lesion_that_was_missed_is_not_taken_for_normal(self) -> None:
+    def test_missed_lesion_does_not_affect_filling(self) -> None:
         shape = (24, 24, 24)
         lesion, missed = ball(shape, (12, 12, 8), 3), ball(shape, (12, 12, 16), 3)
         image = np.where(lesion | missed, np.float32(160), np.float32(100))
@@ -107,9 +107,7 @@ class TestMean:
 
 class TestBorder:
     @pytest.mark.parametrize(("axis", "edge"), [(0, 6.0), (1, 6.0), (2, 6.0), (2, 1.0)])
-    def test_partial_volume_beside_a_lesion_is_filled_within_reach(
-        self, axis: int, edge: float
-    ) -> None:
+    def test_partial_volume_within_border_distance_is_filled(self, axis: int, edge: float) -> None:
         """All six face neighbours hold a part of the lesion; a thick slice is out of reach."""
         image = everywhere((15, 15, 15), 100)
         lesion = np.zeros(image.shape, bool)
@@ -124,7 +122,7 @@ class TestBorder:
         expected += [[-value for value in row] for row in expected]
         assert sorted(kept.tolist()) == sorted(expected)
 
-    def test_cortex_and_fluid_beside_a_lesion_stay(self) -> None:
+    def test_voxels_outside_white_matter_are_unchanged(self) -> None:
         rng = np.random.default_rng(3)
         image = rng.normal(100, 5, (30, 30, 30)).astype(np.float32)
         lesion = ball(image.shape, (15, 15, 15), 4)
@@ -136,7 +134,7 @@ class TestBorder:
         np.testing.assert_array_equal(filled[:, :, 20:], image[:, :, 20:])
         assert (filled[lesion] != image[lesion]).mean() > 0.99
 
-    def test_only_a_border_that_is_white_matter_changes(self) -> None:
+    def test_only_white_matter_border_is_filled(self) -> None:
         image = everywhere((9, 9, 9), 100)
         lesion = np.zeros(image.shape, bool)
         lesion[4, 4, 4] = True
@@ -164,7 +162,7 @@ class TestTexture:
         return float(np.corrcoef(along[1:].ravel(), along[:-1].ravel())[0, 1])
 
     @pytest.mark.parametrize("width", [0.0, 0.8, 1.2])
-    def test_spread_and_smoothness_are_those_of_white_matter(self, width: float) -> None:
+    def test_texture_matches_white_matter(self, width: float) -> None:
         original, lesion = self.head(width)
         image = np.where(lesion, np.float32(100), original)
         filled = fill_lesions(image, lesion, np.ones(lesion.shape, bool), ISOTROPIC)
@@ -175,7 +173,7 @@ class TestTexture:
             expected = self.correlation(original, axis)
             assert self.correlation(inside, axis) == pytest.approx(expected, abs=0.15)
 
-    def test_smoothness_differs_between_axes(self) -> None:
+    def test_texture_smoothness_is_estimated_per_axis(self) -> None:
         noise = np.random.default_rng(6).standard_normal((48, 48, 48))
         noise = ndimage.gaussian_filter(noise, (1.2, 0, 0), mode="wrap")
         image = (200 + 6 * noise / noise.std()).astype(np.float32)
@@ -186,7 +184,7 @@ class TestTexture:
         assert along > 0.6
         assert abs(across) < 0.2
 
-    def test_none(self) -> None:
+    def test_texture_amplitude_scales_with_parameter(self) -> None:
         original, lesion = self.head(0.8)
         white = np.ones(lesion.shape, bool)
         smooth = fill_lesions(original, lesion, white, ISOTROPIC, texture=0)[lesion]
@@ -197,7 +195,7 @@ class TestTexture:
         np.testing.assert_allclose(2 * half, whole, atol=1e-3)
         assert smooth.std() < 0.5 * whole.std()
 
-    def test_the_seed_decides(self) -> None:
+    def test_texture_is_reproducible_for_same_seed(self) -> None:
         original, lesion = self.head(0.8)
         white = np.ones(lesion.shape, bool)
         first, again, made, other = (
@@ -216,13 +214,13 @@ class TestInput:
         assert fill_lesions(image, nothing, ~nothing, ISOTROPIC) is image
         assert fill_lesions(image, nothing, nothing, ISOTROPIC) is image
 
-    def test_the_image_is_not_changed(self) -> None:
+    def test_input_image_is_not_modified(self) -> None:
         image = everywhere((5, 5, 5), 7)
         image[2, 2, 2] = 3
         fill_lesions(image, image == 3, image == 7, ISOTROPIC)
         assert image[2, 2, 2] == 3
 
-    def test_labels_are_lesions_too(self) -> None:
+    def test_label_map_is_accepted_as_lesion_mask(self) -> None:
         image = everywhere((9, 9, 9), 100)
         labels = np.zeros(image.shape, np.int32)
         labels[2, 2, 2], labels[6, 6, 6] = 1, 7
@@ -231,7 +229,7 @@ class TestInput:
         np.testing.assert_array_equal(filled, 100)
 
     @pytest.mark.parametrize("white", ["nothing", "lesion", "unsure"])
-    def test_no_white_matter(self, white: str) -> None:
+    def test_missing_white_matter_is_refused(self, white: str) -> None:
         lesion = np.zeros((4, 4, 4), bool)
         lesion[1, 1, 1] = True
         masks = {"nothing": lesion & False, "lesion": lesion, "unsure": np.full((4, 4, 4), 0.4)}
@@ -239,7 +237,7 @@ class TestInput:
             fill_lesions(everywhere((4, 4, 4), 1), lesion, masks[white], ISOTROPIC)
 
     @pytest.mark.parametrize("other", ["lesions", "white matter"])
-    def test_other_grid(self, other: str) -> None:
+    def test_different_grids_are_refused(self, other: str) -> None:
         image = everywhere((3, 3, 3), 1)
         fitting, wrong = np.ones((3, 3, 3), bool), np.ones((3, 3, 4), bool)
         lesions, white = (wrong, fitting) if other == "lesions" else (fitting, wrong)
@@ -258,7 +256,7 @@ class TestInput:
     ),
     st.sampled_from([(1.0, 1.0, 1.0), (0.5, 1.0, 3.0), (6.0, 0.8, 0.8)]),
 )
-def test_values_stay_near_those_of_white_matter(
+def test_filled_values_are_near_range_of_white_matter(
     arrays: tuple[Image, Mask, Mask], spacing: tuple[float, float, float]
 ) -> None:
     image, lesion, white = arrays

@@ -1,4 +1,4 @@
-"""Components are counted in mm³, the same way whatever the order of axes or of memory."""
+"""Lesion volumes are in mm³ and do not depend on the order of axes or memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def cubes(*corners_and_sides: tuple[tuple[int, int, int], int]) -> Mask:
 
 
 class TestLabelLesions:
-    def test_largest_first(self) -> None:
+    def test_largest_lesion_has_label_one(self) -> None:
         labels = label_lesions(
             cubes(((0, 0, 0), 1), ((5, 5, 5), 3), ((15, 0, 0), 2)), voxel_volume=1
         )
@@ -42,13 +42,13 @@ class TestLabelLesions:
         assert labels[5, 5, 5] == 1
         assert labels.dtype == np.int32
 
-    def test_equal_volumes_come_in_c_order(self) -> None:
+    def test_equal_volumes_are_labelled_in_c_order(self) -> None:
         labels = label_lesions(
             cubes(((9, 0, 0), 2), ((0, 9, 0), 2), ((0, 0, 9), 2)), voxel_volume=1
         )
         assert [labels[0, 0, 9], labels[0, 9, 0], labels[9, 0, 0]] == [1, 2, 3]
 
-    def test_corners_connect(self) -> None:
+    def test_components_are_connected_by_corners(self) -> None:
         mask = cubes(((0, 0, 0), 2), ((2, 2, 2), 2))
         assert sizes(label_lesions(mask, voxel_volume=1)) == [16]
 
@@ -62,13 +62,13 @@ class TestLabelLesions:
         mask[[0, 1, 2, 5, 7, 8, 9, 10]] = True
         assert sizes(label_lesions(mask, voxel_volume=voxel_volume, min_volume=3.0)) == kept
 
-    def test_float32_header_does_not_lose_a_lesion_of_exactly_the_minimum(self) -> None:
+    def test_lesion_of_minimum_volume_is_kept_despite_float32(self) -> None:
         mask = np.zeros((3, 1, 1), bool)
         mask[:] = True
         volume = float(np.prod(np.float32([0.99999994, 1, 1])))
         assert sizes(label_lesions(mask, voxel_volume=volume, min_volume=3.0)) == [3]
 
-    def test_empty_mask(self) -> None:
+    def test_empty_mask_has_no_labels(self) -> None:
         labels = label_lesions(np.zeros((4, 5, 6)), voxel_volume=1)
         assert labels.shape == (4, 5, 6)
         assert not labels.any()
@@ -77,12 +77,12 @@ class TestLabelLesions:
         mask = np.array([0.2, 0.0, -1.0]).reshape(3, 1, 1)
         assert label_lesions(mask, voxel_volume=1).ravel().tolist() == [1, 0, 2]
 
-    def test_wrong_axes(self) -> None:
+    def test_two_dimensional_mask_is_refused(self) -> None:
         with pytest.raises(ValueError, match="three axes, not 2"):
             label_lesions(np.zeros((3, 3)), voxel_volume=1)
 
     @pytest.mark.parametrize("volume", [0.0, -1.0, float("nan")])
-    def test_impossible_voxel(self, volume: float) -> None:
+    def test_invalid_voxel_volume_is_refused(self, volume: float) -> None:
         with pytest.raises(ValueError, match="positive"):
             label_lesions(np.zeros((3, 3, 3)), voxel_volume=volume)
 
@@ -105,7 +105,7 @@ class TestLabelLesions:
     @given(
         MASKS, st.sampled_from(list(permutations(range(3)))), st.sets(st.integers(0, 2)), st.data()
     )
-    def test_orientation_changes_no_volume(
+    def test_orientation_does_not_change_volumes(
         self, mask: Mask, axes: tuple[int, ...], flipped: set[int], data: st.DataObject
     ) -> None:
         minimum = data.draw(st.floats(0, 10))
@@ -123,15 +123,15 @@ class TestLabelLesions:
 
 
 class TestBoundingBox:
-    def test_margin_stops_at_the_border(self) -> None:
+    def test_margin_is_clipped_at_image_border(self) -> None:
         box = bounding_box(cubes(((1, 5, 17), 3)), margin=2)
         assert box == (slice(0, 6), slice(3, 10), slice(15, 20))
 
-    def test_empty(self) -> None:
+    def test_bounding_box_of_empty_mask_selects_no_voxel(self) -> None:
         assert np.zeros((3, 3, 3))[bounding_box(np.zeros((3, 3, 3)))].size == 0
 
     @given(MASKS)
-    def test_holds_everything_and_no_more(self, mask: Mask) -> None:
+    def test_bounding_box_is_tight(self, mask: Mask) -> None:
         box = bounding_box(mask)
         assert mask[box].sum() == mask.sum()
         inside = mask[box]
@@ -141,15 +141,15 @@ class TestBoundingBox:
 
 
 @pytest.mark.realdata
-def test_counts_of_the_real_cohort(shared_data: Path) -> None:
-    """The cohort's own table counts every component; its notes say 30 of lj07's 37 stay."""
+def test_lesion_counts_match_cohort_table(shared_data: Path) -> None:
+    """The cohort's table counts all components; in lj07, 30 of 37 reach 3 mm³."""
     cohort = shared_data / "ms-cohort"
     with (cohort / "participants.tsv").open() as table:
-        told = {
+        counts = {
             row["participant_id"]: int(row["n_lesions"])
             for row in csv.DictReader(table, delimiter="\t")
         }
-    for subject, n in told.items():
+    for subject, n in counts.items():
         # of several visits, the table counts the first
         masks = (cohort / "derivatives/manual" / subject).rglob("*_label-L_mask.nii.gz")
         image = nib.load(min(masks))
@@ -161,5 +161,5 @@ def test_counts_of_the_real_cohort(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 6), (0, 3, 3)])
-def test_the_box_of_nothing_is_empty_on_every_axis(shape: tuple[int, int, int]) -> None:
+def test_bounding_box_of_empty_mask_is_empty_on_every_axis(shape: tuple[int, int, int]) -> None:
     assert bounding_box(np.zeros(shape, bool), margin=2) == (slice(0, 0),) * 3

@@ -1,4 +1,4 @@
-"""One row per lesion, with values that can be worked out by hand, and their sums."""
+"""Lesion tables with one row per lesion, and the lesion loads that sum them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TestLesionTable:
         assert first.centroid == pytest.approx(tuple(apply_affine(TILTED, [3.5, 3.5, 5])))
         assert second.centroid == pytest.approx(tuple(apply_affine(TILTED, [9, 9, 0])))
 
-    def test_place_in_the_template(self, labels: NDArray[np.int32]) -> None:
+    def test_centroid_in_template_space(self, labels: NDArray[np.int32]) -> None:
         to_template = np.array([[1.1, 0, 0, 2], [0, 0.9, 0, -3], [0, 0.1, 1, 5], [0, 0, 0, 1]])
         row = lesion_table(labels, TILTED, template_affine=to_template)[0]
         assert row.centroid_template == pytest.approx(
@@ -68,7 +68,7 @@ class TestLesionTable:
         assert [row.p_final for row in rows] == pytest.approx([0.2, 0.15])
         assert [row.p_cnn2_lesion for row in rows] == [0.9, 0.1]
 
-    def test_regions(self, labels: NDArray[np.int32]) -> None:
+    def test_main_region_and_region_shares(self, labels: NDArray[np.int32]) -> None:
         places = np.full(labels.shape, Region.DEEP_WHITE_MATTER, np.int8)
         places[:, :, 4] = Region.PERIVENTRICULAR
         places[:, :, 0] = Region.INFRATENTORIAL
@@ -77,13 +77,13 @@ class TestLesionTable:
         assert first.shares == pytest.approx((1 / 3, 0, 0, 2 / 3))
         assert second.shares == (0, 0, 1, 0)
 
-    def test_what_is_not_given_is_missing(self, labels: NDArray[np.int32]) -> None:
+    def test_values_without_input_are_missing(self, labels: NDArray[np.int32]) -> None:
         row = lesion_table(labels, TILTED)[0]
         assert (row.centroid_template, row.p_cnn2_lesion) == (None, None)
         assert (row.region, row.status, row.reason) == ("n/a", "kept", "")
         assert all(math.isnan(value) for value in (row.p_cnn1, row.p_final, *row.shares))
 
-    def test_reasons_of_the_rejected(self, labels: NDArray[np.int32]) -> None:
+    def test_rejected_lesions_have_reasons(self, labels: NDArray[np.int32]) -> None:
         rows = lesion_table(
             labels, TILTED, status="rejected", reasons={1: "refinement", 2: "size"}
         )
@@ -92,7 +92,7 @@ class TestLesionTable:
             ("rejected", "size"),
         ]
 
-    def test_gap_in_the_labels(self, labels: NDArray[np.int32]) -> None:
+    def test_values_are_assigned_by_label_despite_gaps(self, labels: NDArray[np.int32]) -> None:
         labels[labels == 2] = 5
         rows = lesion_table(
             labels,
@@ -106,12 +106,12 @@ class TestLesionTable:
             (5, 0.5, "size"),
         ]
 
-    def test_no_lesion(self) -> None:
+    def test_table_of_no_lesions_is_empty(self) -> None:
         empty = np.zeros((3, 3, 3), np.int32)
         assert lesion_table(empty, TILTED, p_cnn1=np.zeros((3, 3, 3))) == ()
 
     @pytest.mark.parametrize("name", ["p_cnn1", "p_final", "region_map"])
-    def test_other_grid(self, labels: NDArray[np.int32], name: str) -> None:
+    def test_different_grids_are_refused(self, labels: NDArray[np.int32], name: str) -> None:
         with pytest.raises(ValueError, match="differ in grid"):
             lesion_table(labels, TILTED, **{name: np.zeros((3, 3, 3), int)})
 
@@ -138,7 +138,7 @@ class TestLesionTable:
 
 
 class TestLoad:
-    def test_volume_of_a_mask(self, labels: NDArray[np.int32]) -> None:
+    def test_lesion_load_of_mask_is_in_ml(self, labels: NDArray[np.int32]) -> None:
         assert lesion_load_ml(labels > 0, 1.5) == pytest.approx(0.0375)
 
     def test_regions_share_a_confluent_lesion_but_count_it_once(
@@ -158,17 +158,17 @@ class TestLoad:
         load = summarise([kept, rejected])
         assert (load.n_lesions, load.total_ml) == (1, pytest.approx(0.036))
 
-    def test_no_lesion_is_a_load_of_zero_everywhere(self) -> None:
+    def test_load_without_lesions_is_zero(self) -> None:
         load = summarise([])
         assert (load.total_ml, load.n_lesions) == (0, 0)
         assert set(load.region_ml.values()) == {0}
 
-    def test_unknown_regions_are_not_zero(self, labels: NDArray[np.int32]) -> None:
+    def test_load_of_unknown_regions_is_nan(self, labels: NDArray[np.int32]) -> None:
         load = summarise(lesion_table(labels, TILTED))
         assert all(math.isnan(value) for value in load.region_ml.values())
 
     @given(LABELS)
-    def test_regions_add_up_to_the_mask(self, labels: NDArray[np.int32]) -> None:
+    def test_regional_loads_add_up_to_total(self, labels: NDArray[np.int32]) -> None:
         places = np.random.default_rng(0).integers(1, 5, labels.shape)
         load = summarise(lesion_table(labels, TILTED, region_map=places))
         assert load.total_ml == pytest.approx(lesion_load_ml(labels, 1.5))
@@ -192,7 +192,7 @@ class TestTable:
         reason="",
     )
 
-    def test_cells(self) -> None:
+    def test_row_is_formatted_as_table_cells(self) -> None:
         assert rows_to_table([self.ROW]) == [
             {
                 "index": "3",
@@ -219,8 +219,8 @@ class TestTable:
             }
         ]
 
-    def test_every_value_of_a_row_reaches_the_table(self) -> None:
-        """Guards a field added to the row and forgotten in the columns."""
+    def test_all_row_fields_have_a_column(self) -> None:
+        """Detects a field of the row that has no column."""
         names = " ".join(column.name for column in COLUMNS)
         for field in dataclasses.fields(LesionRow):
             assert field.name.removesuffix("s") in names
@@ -236,7 +236,7 @@ class TestTable:
         assert set(entries["image_quality"]["Levels"]) == {"ok", "flagged"}
         assert "Units" not in entries["p_cnn2_lesion"]
 
-    def test_no_rows(self) -> None:
+    def test_table_without_rows_is_empty(self) -> None:
         assert rows_to_table([]) == []
 
 

@@ -10,7 +10,7 @@ from bids_msseg.lesions.mask_values import MaskValues, lesion_voxels
 
 
 def taken(values: list[float], wanted: MaskValues = None, **how: bool) -> tuple[list[int], bool]:
-    """Places that are lesion, and whether a note is left."""
+    """Indices of the lesion voxels, and whether there is a note."""
     data = np.array(values, np.float32).reshape(-1, 1, 1)
     lesions, note = lesion_voxels(data, "m.nii", wanted, **how)
     assert lesions.shape == data.shape
@@ -33,7 +33,7 @@ def taken(values: list[float], wanted: MaskValues = None, **how: bool) -> tuple[
         ([0, 0.4, 0.6, 1], [2, 3], False),
     ],
 )
-def test_any_value_above_zero_by_default(
+def test_values_above_zero_are_lesion_by_default(
     values: list[float], places: list[int], noted: bool
 ) -> None:
     assert taken(values) == (places, noted)
@@ -51,7 +51,7 @@ def test_any_value_above_zero_by_default(
         ([0, 0.6, 1.00001], (1,), [2], False),
     ],
 )
-def test_values_that_were_asked_for(
+def test_only_requested_values_are_lesion(
     values: list[float], wanted: tuple[int, ...], places: list[int], noted: bool
 ) -> None:
     assert taken(values, wanted) == (places, noted)
@@ -59,19 +59,19 @@ def test_values_that_were_asked_for(
 
 
 @pytest.mark.parametrize("values", [[0.1, 0.2, 0], [0.5, 0.25, 0.125], [0.01, 0.4999, 0.3]])
-def test_values_below_one_half_do_not_vanish(values: list[float]) -> None:
+def test_fractions_up_to_one_half_are_refused(values: list[float]) -> None:
     with pytest.raises(DataError, match=r"exceeds 0\.5"):
         taken(values)
 
 
 @pytest.mark.parametrize("values", [[-1, -1], [np.nan, 1], [-1, 1, 2], [np.inf, 0], [np.nan]])
-def test_what_is_no_mask(values: list[float]) -> None:
+def test_negative_and_non_finite_values_are_refused(values: list[float]) -> None:
     for how in (True, False):
         with pytest.raises(DataError, match="not a binary mask"):
             taken(values, fractions=how)
 
 
-def test_fractions_are_refused_where_asked() -> None:
+def test_fractions_are_refused_if_disabled() -> None:
     with pytest.raises(DataError, match="not a binary mask"):
         taken([0.3, 0.7], fractions=False)
     assert taken([0.3, 0.3], fractions=False) == ([0, 1], True)

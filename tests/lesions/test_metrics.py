@@ -1,4 +1,4 @@
-"""Scores against hand-made cases and against an independent package."""
+"""Metrics compared with small examples and with an independent package."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def same(first: float, second: float) -> bool:
 
 
 class TestVoxelAgreement:
-    def test_by_hand(self) -> None:
+    def test_voxel_agreement_of_small_example(self) -> None:
         scores = voxel_agreement(line((0, 8)), line((2, 12)), voxel_volume=2.0)
         assert scores.dice == pytest.approx(12 / 18)
         assert scores.jaccard == pytest.approx(6 / 12)
@@ -53,27 +53,26 @@ class TestVoxelAgreement:
         assert scores.sensitivity == pytest.approx(6 / 10)
         assert (scores.volume_pred_ml, scores.volume_truth_ml) == (0.016, 0.020)
         assert scores.relative_volume_difference == pytest.approx(-0.2)
-        assert scores.absolute_volume_difference == pytest.approx(0.2)
 
-    def test_empty_against_empty_is_undefined_not_perfect(self) -> None:
+    def test_scores_of_two_empty_masks_are_nan(self) -> None:
         scores = voxel_agreement(line(), line(), voxel_volume=1)
         for value in (scores.dice, scores.jaccard, scores.ppv, scores.sensitivity):
             assert math.isnan(value)
-        assert math.isnan(scores.absolute_volume_difference)
+        assert math.isnan(scores.relative_volume_difference)
         assert scores.volume_pred_ml == 0
 
-    def test_nothing_predicted(self) -> None:
+    def test_empty_prediction_has_dice_zero_and_ppv_nan(self) -> None:
         scores = voxel_agreement(line(), line((0, 5)), voxel_volume=1)
         assert (scores.dice, scores.sensitivity, scores.relative_volume_difference) == (0, 0, -1)
         assert math.isnan(scores.ppv)
 
-    def test_nothing_to_find(self) -> None:
+    def test_empty_truth_has_dice_zero_and_sensitivity_nan(self) -> None:
         scores = voxel_agreement(line((0, 5)), line(), voxel_volume=1)
         assert (scores.dice, scores.ppv) == (0, 0)
         assert math.isnan(scores.sensitivity)
         assert math.isnan(scores.relative_volume_difference)
 
-    def test_specificity_needs_a_brain(self) -> None:
+    def test_specificity_needs_brain_mask(self) -> None:
         pred, truth = line((0, 8)), line((2, 12))
         assert math.isnan(voxel_agreement(pred, truth, voxel_volume=1).specificity)
         scores = voxel_agreement(pred, truth, voxel_volume=1, within=line((1, 21)))
@@ -104,17 +103,17 @@ class TestVoxelAgreement:
         assert same(ours.ppv, float(peer.ppv(pred, truth)))
         assert same(ours.sensitivity, float(peer.tpr(pred, truth)))
         volumes = pred.astype(int), truth.astype(int)
-        assert same(ours.absolute_volume_difference, float(peer.avd(*volumes)))
+        assert same(abs(ours.relative_volume_difference), float(peer.avd(*volumes)))
 
 
 class TestAnyOverlap:
-    def test_one_voxel_is_enough(self) -> None:
+    def test_one_shared_voxel_is_a_detection(self) -> None:
         scores = lesion_agreement(line((9, 20), (50, 55)), line((0, 10), (30, 40)), voxel_volume=1)
         assert (scores.tp_truth, scores.n_truth) == (1, 2)
         assert (scores.tp_pred, scores.n_pred) == (1, 2)
         assert (scores.sensitivity, scores.ppv, scores.f1) == (0.5, 0.5, 0.5)
 
-    def test_split_and_merged_lesions_count_each_in_its_own_mask(self) -> None:
+    def test_split_and_merged_lesions_are_counted_per_mask(self) -> None:
         truth, pred = line((0, 10), (12, 20)), line((0, 3), (5, 8), (9, 20))
         scores = lesion_agreement(pred, truth, voxel_volume=1)
         assert (scores.tp_truth, scores.n_truth, scores.tp_pred, scores.n_pred) == (2, 2, 3, 3)
@@ -128,16 +127,14 @@ class TestAnyOverlap:
 
 
 class TestAnimaRule:
-    def test_the_two_parameter_sets(self) -> None:
+    def test_parameters_of_anima_rules(self) -> None:
         assert AnimaRule() == AnimaRule.code_defaults() == AnimaRule(0.05, 0.5, 0.5)
         assert AnimaRule.challenge() == AnimaRule(0.10, 0.70, 0.65)
 
     @pytest.mark.parametrize(
         ("covered", "found"), [(1, [False, False]), (2, [True, False]), (3, [True, True])]
     )
-    def test_alpha_is_a_strict_limit_on_what_is_covered(
-        self, covered: int, found: list[bool]
-    ) -> None:
+    def test_alpha_is_strict_limit_of_covered_share(self, covered: int, found: list[bool]) -> None:
         table = np.array([[1000, 0], [20 - covered, covered]])
         rules = (AnimaRule.code_defaults(), AnimaRule.challenge())
         assert [bool(rule.found(table)[0]) for rule in rules] == found
@@ -146,33 +143,31 @@ class TestAnimaRule:
         ("outside", "found"),
         [(10, [True, True]), (11, [False, True]), (23, [False, True]), (24, [False, False])],
     )
-    def test_beta_is_the_share_of_the_test_lesion_outside(
+    def test_beta_limits_share_of_test_lesion_outside(
         self, outside: int, found: list[bool]
     ) -> None:
         table = np.array([[1000, outside], [0, 10]])
         rules = (AnimaRule.code_defaults(), AnimaRule.challenge())
         assert [bool(rule.found(table)[0]) for rule in rules] == found
 
-    def test_beta_counts_what_is_outside_all_reference_lesions(self) -> None:
-        """A test lesion over two reference lesions spills over neither."""
+    def test_beta_counts_voxels_outside_all_reference_lesions(self) -> None:
+        """A test lesion that only overlaps two reference lesions has no voxel outside."""
         table = np.array([[1000, 0], [0, 10], [0, 90]])
         assert AnimaRule().found(table).tolist() == [True, True]
 
     @pytest.mark.parametrize(("gamma", "found"), [(0.5, True), (0.6, True), (0.61, False)])
-    def test_gamma_ends_the_walk_before_the_lesion_that_spills(
-        self, gamma: float, found: bool
-    ) -> None:
+    def test_gamma_stops_before_lesion_that_exceeds_beta(self, gamma: float, found: bool) -> None:
         table = np.array([[1000, 0, 900], [0, 6, 4]])
         assert AnimaRule(0.05, 0.5, gamma).found(table).tolist() == [found]
 
-    def test_walk_goes_by_overlap_not_by_label(self) -> None:
+    def test_lesions_are_checked_by_decreasing_overlap(self) -> None:
         table = np.array([[1000, 900, 0], [0, 4, 6]])
         assert AnimaRule().found(table).tolist() == [True]
 
-    def test_missed_lesion(self) -> None:
+    def test_lesion_without_overlap_is_not_detected(self) -> None:
         assert AnimaRule().found(np.array([[1000, 5], [7, 0]])).tolist() == [False]
 
-    def test_on_masks(self) -> None:
+    def test_anima_rule_of_small_example(self) -> None:
         """One lesion matched, one touched by a far too large component, one false."""
         truth, pred = line((0, 10), (20, 26)), line((1, 10), (25, 45), (50, 55))
         any_overlap = lesion_agreement(pred, truth, voxel_volume=1)
@@ -190,7 +185,7 @@ class TestAnimaRule:
 
 
 class TestLesionAgreement:
-    def test_smallest_volume_holds_for_both_masks_in_mm3(self) -> None:
+    def test_minimum_volume_in_mm3_applies_to_both_masks(self) -> None:
         pred, truth = line((0, 4), (20, 22)), line((0, 4), (30, 32))
         thin = lesion_agreement(pred, truth, voxel_volume=1)
         assert (thin.n_truth, thin.n_pred, thin.f1) == (1, 1, 1.0)
@@ -198,7 +193,7 @@ class TestLesionAgreement:
         assert (thick.n_truth, thick.n_pred, thick.f1) == (2, 2, 0.5)
 
     @pytest.mark.parametrize("rule", RULES)
-    def test_empty_masks(self, rule: DetectionRule) -> None:
+    def test_rates_of_empty_masks_are_zero_or_nan(self, rule: DetectionRule) -> None:
         none = lesion_agreement(line(), line(), voxel_volume=1, rule=rule)
         assert all(math.isnan(value) for value in (none.sensitivity, none.ppv, none.f1))
         missed = lesion_agreement(line(), line((0, 5)), voxel_volume=1, rule=rule)
@@ -223,7 +218,7 @@ class TestLesionAgreement:
         assert same(one.f1, other.f1)
 
     @given(PAIRS, st.sampled_from(RULES))
-    def test_a_mask_agrees_with_itself(self, pair: tuple[Mask, Mask], rule: DetectionRule) -> None:
+    def test_f1_of_equal_masks_is_one(self, pair: tuple[Mask, Mask], rule: DetectionRule) -> None:
         mask = pair[0]
         scores = lesion_agreement(mask, mask, voxel_volume=1, min_volume=0, rule=rule)
         assert same(scores.f1, 1.0 if mask.any() else float("nan"))
@@ -231,7 +226,7 @@ class TestLesionAgreement:
 
 class TestOverlapTable:
     @given(PAIRS)
-    def test_margins_are_the_sizes(self, pair: tuple[Mask, Mask]) -> None:
+    def test_table_margins_are_lesion_sizes(self, pair: tuple[Mask, Mask]) -> None:
         rows, columns = (label_lesions(mask, voxel_volume=1) for mask in pair)
         table = overlap_table(rows, columns)
         assert table.sum(axis=1).tolist() == np.bincount(rows.ravel()).tolist()
@@ -243,7 +238,7 @@ class TestOverlapTable:
 
 
 class TestNormalisedDice:
-    def test_is_the_dice_where_the_load_is_the_reference(self) -> None:
+    def test_normalised_dice_equals_dice_at_reference_load(self) -> None:
         truth, pred = line((0, 6)), line((2, 12))
         brain = np.ones_like(truth)
         plain = voxel_agreement(pred, truth, voxel_volume=1).dice
@@ -268,7 +263,7 @@ class TestNormalisedDice:
         precision = 0.02 * true_rate / (0.02 * true_rate + 0.98 * false_rate)
         assert found == pytest.approx(2 / (1 / precision + 1 / true_rate))
 
-    def test_counts_inside_the_brain_only(self) -> None:
+    def test_voxels_outside_brain_are_ignored(self) -> None:
         brain = line((0, 30))
         inside = normalised_dice(line((2, 8)), line((0, 6)), within=brain)
         outside = normalised_dice(line((2, 8), (40, 50)), line((0, 6)), within=brain)
@@ -276,3 +271,8 @@ class TestNormalisedDice:
         padded = (np.pad(one, 9) for one in (line((2, 8)), line((0, 6)), brain))
         pred, truth, within = padded
         assert normalised_dice(pred, truth, within=within) == inside
+
+
+def test_overlap_table_of_small_example() -> None:
+    rows, columns = np.array([[[0, 1, 1, 2]]]), np.array([[[1, 1, 0, 0]]])
+    assert overlap_table(rows, columns).tolist() == [[0, 1], [1, 1], [1, 0]]

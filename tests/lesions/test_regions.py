@@ -1,4 +1,4 @@
-"""Regions by physical distance, and one main region by what a lesion abuts."""
+"""Regions by physical distance, and the main region of each lesion by contact."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHAPES = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=6)
 ANATOMIES = hnp.arrays(np.int8, SHAPES, elements=st.integers(0, 4)).filter(np.any)
 
 
-def test_near_is_physical_in_thick_slices() -> None:
+def test_near_uses_mm_in_thick_slices() -> None:
     mask = np.zeros((21, 1, 21), bool)
     mask[10, 0, 10] = True
     grown = near(mask, 5.0, np.array([1.0, 1.0, 5.0]))
@@ -38,7 +38,7 @@ def test_near_is_physical_in_thick_slices() -> None:
     assert grown[10, 0, :].sum() == 3
 
 
-def test_near_nothing_is_nothing() -> None:
+def test_near_of_empty_mask_is_empty() -> None:
     assert not near(np.zeros((3, 3, 3), bool), 5.0, np.ones(3)).any()
 
 
@@ -66,7 +66,7 @@ def on_line(codes: str) -> NDArray[np.int8]:
 
 
 class TestRegion:
-    def test_codes_and_names_that_tables_and_templates_rely_on(self) -> None:
+    def test_region_codes_and_names_are_fixed(self) -> None:
         assert {region.label: int(region) for region in Region} == {
             "periventricular": 1,
             "juxtacortical": 2,
@@ -83,13 +83,13 @@ class TestRegion:
         assert list(RegionAnatomy) == [0, 1, 2, 3, 4]
 
 
-def test_bands_are_as_wide_as_was_measured() -> None:
-    """Figures in the documentation rest on them."""
+def test_default_band_widths_are_fixed() -> None:
+    """Results in the documentation depend on these widths."""
     assert (PERIVENTRICULAR_MM, OWN_PERIVENTRICULAR_MM, JUXTACORTICAL_MM) == (5.0, 2.0, 1.5)
 
 
 class TestRegionMap:
-    def test_bands_reach_as_far_as_said(self) -> None:
+    def test_bands_have_requested_widths(self) -> None:
         regions = region_map(
             on_line("144444444442"), (1, 1, 1), periventricular_mm=3, juxtacortical_mm=2
         )
@@ -107,13 +107,13 @@ class TestRegionMap:
         assert (regions == PV).sum() == 1 + reached
 
     @pytest.mark.parametrize(("own", "reached"), [(False, 0), (True, 1)])
-    def test_a_neighbouring_slice_abuts_however_thick_it_is(self, own: bool, reached: int) -> None:
+    def test_thick_adjacent_slice_abuts_own_ventricles_only(self, own: bool, reached: int) -> None:
         anatomy = np.moveaxis(on_line("1444"), 0, 2)
         regions = region_map(anatomy, (1, 1, 7), periventricular_mm=2, own_ventricles=own)
         assert (regions == PV).sum() == 1 + reached
 
     @pytest.mark.parametrize(("own", "reached"), [(False, 5), (True, 2)])
-    def test_the_band_around_own_ventricles_is_narrower(self, own: bool, reached: int) -> None:
+    def test_band_around_own_ventricles_is_narrower(self, own: bool, reached: int) -> None:
         regions = region_map(on_line("1444444444"), (1, 1, 1), own_ventricles=own)
         assert (regions == PV).sum() == 1 + reached
 
@@ -125,25 +125,25 @@ class TestRegionMap:
         regions = region_map(on_line("1442"), (1, 1, 1), periventricular_mm=2, juxtacortical_mm=2)
         assert regions.ravel().tolist() == [PV, PV, PV, JC]
 
-    def test_outside_takes_the_nearest_region(self) -> None:
+    def test_voxels_outside_brain_get_nearest_region(self) -> None:
         regions = region_map(
             on_line("0001300400"), (1, 1, 1), periventricular_mm=1, juxtacortical_mm=1
         )
         assert regions.ravel().tolist() == [PV] * 4 + [IT] * 2 + [DWM] * 4
 
-    def test_nearest_is_meant_in_mm(self) -> None:
+    def test_nearest_region_is_determined_in_mm(self) -> None:
         anatomy = np.array([[3, 3, 3, 3], [0, 0, 4, 4]]).reshape(2, 4, 1)
         assert region_map(anatomy, (5, 1, 1))[1, 0, 0] == DWM
         assert region_map(anatomy, (1, 5, 1))[1, 0, 0] == IT
 
-    def test_no_ventricle_in_the_field_of_view(self) -> None:
+    def test_without_ventricles_all_tissue_is_deep_white_matter(self) -> None:
         assert np.unique(region_map(on_line("04440"), (1, 1, 1))).tolist() == [DWM]
 
-    def test_no_brain(self) -> None:
+    def test_region_map_without_brain_is_refused(self) -> None:
         with pytest.raises(ValueError, match="no brain"):
             region_map(np.zeros((3, 3, 3), int), (1, 1, 1))
 
-    def test_codes_of_another_map(self) -> None:
+    def test_unknown_anatomical_codes_are_refused(self) -> None:
         with pytest.raises(ValueError, match=r"unknown anatomical codes: \[4, 17\]"):
             region_map(np.array([4, 17]).reshape(2, 1, 1), (1, 1, 1))
 
@@ -165,7 +165,7 @@ class TestRegionMap:
         assert np.array_equal(padded[inner], region_map(anatomy, (1, 1, 2)))
 
     @given(ANATOMIES, st.sets(st.integers(0, 2)))
-    def test_brain_regions_turn_with_the_head(
+    def test_flipped_anatomy_gives_flipped_regions(
         self, anatomy: NDArray[np.int8], axes: set[int]
     ) -> None:
         inside = anatomy != RegionAnatomy.OUTSIDE
@@ -173,7 +173,7 @@ class TestRegionMap:
         there = region_map(np.flip(anatomy, tuple(axes)), (1, 1, 2))
         assert np.array_equal(np.flip(here, tuple(axes)), there * np.flip(inside, tuple(axes)))
 
-    def test_bands_are_the_distances_of_a_transform_of_the_whole_grid(self) -> None:
+    def test_bands_equal_distance_transform_of_whole_grid(self) -> None:
         """The bounding boxes only save time."""
         spacing = (2.0, 2.5, 4.0)
         anatomy = ball_brain(spacing)
@@ -200,7 +200,7 @@ class TestAssign:
             ("4444444221", JC),  # both: the larger contact
             ("4444442211", PV),  # a tie goes to the ventricle
             ("4444444444", DWM),
-            ("3333344441", IT),  # half of it infratentorial decides first
+            ("3333344441", IT),  # an infratentorial half has priority
             ("3333444441", PV),
             ("3333444444", DWM),
             ("3333333333", IT),
@@ -211,22 +211,22 @@ class TestAssign:
         assert result.main.tolist() == [main]
         assert result.shares[0].tolist() == [places.count(code) / 10 for code in "1234"]
 
-    def test_each_lesion_by_itself(self) -> None:
+    def test_lesions_are_assigned_independently(self) -> None:
         result = assign(on_line("1102233"), on_line("1441234"))
         assert result.voxels.tolist() == [[1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 1, 1]]
         assert result.main.tolist() == [PV, PV, IT]
 
-    def test_label_without_voxels(self) -> None:
+    def test_label_without_voxels_has_no_region(self) -> None:
         result = assign(on_line("0300"), on_line("4444"))
         assert result.main.tolist() == [0, 0, DWM]
         assert result.shares.sum(axis=1).tolist() == [0, 0, 1]
 
-    def test_no_lesion(self) -> None:
+    def test_assignment_without_lesions_is_empty(self) -> None:
         result = assign(on_line("0000"), on_line("4444"))
         assert result.voxels.shape == (0, 4)
         assert result.main.shape == (0,)
 
-    def test_other_grid(self) -> None:
+    def test_different_grids_are_refused(self) -> None:
         with pytest.raises(ValueError, match="differ in grid"):
             assign(on_line("000"), on_line("4444"))
 
@@ -239,7 +239,7 @@ class TestAssign:
         assert np.allclose(result.shares.sum(axis=1), sizes > 0)
 
 
-def test_a_whole_head_takes_a_moment_only() -> None:
+def test_whole_head_is_assigned_within_five_seconds() -> None:
     spacing = (0.7, 0.7, 3.0)
     anatomy = ball_brain(spacing)
     rng = np.random.default_rng(0)
@@ -261,7 +261,7 @@ def test_a_whole_head_takes_a_moment_only() -> None:
         ((1, None, 1), None),
     ],
 )
-def test_dissemination_takes_two_of_three_areas(
+def test_dissemination_in_space_needs_two_of_three_areas(
     counts: tuple[int | None, ...], expected: bool | None
 ) -> None:
     names = ("periventricular", "juxtacortical", "infratentorial")

@@ -21,12 +21,12 @@ def test_weights_have_mean_one_at_every_voxel(margin: int) -> None:
     assert (weights > 0).all()
 
 
-def test_one_or_two_raters_weigh_alike() -> None:
+def test_one_or_two_raters_have_weight_one() -> None:
     for n in (1, 2):
         assert (local_weights(_votes(n), (1, 1, 1)) == 1).all()
 
 
-def test_who_contradicts_weighs_less_there_and_nowhere_else() -> None:
+def test_contradicting_rater_has_low_weight_only_locally() -> None:
     masks = np.zeros((4, 40, 6, 6), bool)
     masks[:, 2:8] = True
     masks[:, 30:36] = True
@@ -35,14 +35,14 @@ def test_who_contradicts_weighs_less_there_and_nowhere_else() -> None:
     weights = local_weights(votes, (1, 1, 1))
     half = weights.shape[1] // 2
     np.testing.assert_allclose(weights[:, :half], 1)
-    # three raters agree with two of three others each, the fourth with nobody
+    # three raters agree with two of three others each, the fourth with none
     expected = np.array([2 / 3] * 3 + [FLOOR])
     np.testing.assert_allclose(
         weights[:, half:], np.repeat((expected / expected.mean())[:, None], half, axis=1)
     )
 
 
-def test_the_neighbourhood_is_measured_in_millimetres() -> None:
+def test_neighbourhood_is_measured_in_mm() -> None:
     masks = np.zeros((3, 20, 1, 1), bool)
     masks[:, :10] = True
     masks[:2, 10:] = True

@@ -13,7 +13,7 @@ SPECIFICITY = np.array([0.95, 0.8, 0.9, 0.7, 0.98])
 
 
 def _simulated(voxels: int = 40_000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Raters who err independently of each other, and what they were to draw."""
+    """Masks of raters with independent errors, and the true mask."""
     rng = np.random.default_rng(seed)
     truth = rng.random(voxels) < 0.3
     chance = np.where(truth, SENSITIVITY[:, None], 1 - SPECIFICITY[:, None])
@@ -21,7 +21,7 @@ def _simulated(voxels: int = 40_000, seed: int = 0) -> tuple[np.ndarray, np.ndar
 
 
 @pytest.mark.parametrize("pooled", [False, True])
-def test_the_raters_known_figures_are_found(pooled: bool) -> None:
+def test_known_sensitivity_and_specificity_are_estimated(pooled: bool) -> None:
     drawn, truth = _simulated()
     found = pooled_staple(drawn, np.ones(drawn.shape)) if pooled else staple(drawn)
     np.testing.assert_allclose(found.sensitivity, SENSITIVITY, atol=0.02)
@@ -30,7 +30,7 @@ def test_the_raters_known_figures_are_found(pooled: bool) -> None:
 
 
 @pytest.mark.parametrize("pooled", [False, True])
-def test_two_good_raters_prevail_over_three_careless_ones(pooled: bool) -> None:
+def test_two_good_raters_outweigh_three_poor_raters(pooled: bool) -> None:
     rng = np.random.default_rng(0)
     truth = rng.random(20_000) < 0.5
     wrong = rng.random((5, truth.size)) < np.array([0.05, 0.05, 0.4, 0.4, 0.4])[:, None]
@@ -41,7 +41,7 @@ def test_two_good_raters_prevail_over_three_careless_ones(pooled: bool) -> None:
     assert fused > majority + 0.05
 
 
-def test_equal_weights_give_what_simpleitk_gives() -> None:
+def test_pooled_staple_with_equal_weights_equals_simpleitk() -> None:
     drawn, _ = _simulated(5000)
     ours, theirs = pooled_staple(drawn, np.ones(drawn.shape)), staple(drawn)
     np.testing.assert_allclose(ours.sensitivity, theirs.sensitivity, atol=1e-4)
@@ -49,7 +49,7 @@ def test_equal_weights_give_what_simpleitk_gives() -> None:
     np.testing.assert_allclose(ours.probability, theirs.probability, atol=2e-3)
 
 
-def test_voxels_in_a_row_give_what_the_volume_gives() -> None:
+def test_staple_of_voxel_list_equals_staple_of_volume() -> None:
     drawn, _ = _simulated(20 * 25 * 10)
     volumes = [row.reshape(10, 25, 20).astype(np.uint8) for row in drawn]
     filter_ = sitk.STAPLEImageFilter()
@@ -60,7 +60,7 @@ def test_voxels_in_a_row_give_what_the_volume_gives() -> None:
     np.testing.assert_array_equal(found.specificity, filter_.GetSpecificity())
 
 
-def test_an_opinion_without_weight_changes_nothing() -> None:
+def test_rater_with_zero_weight_does_not_change_probability() -> None:
     drawn, _ = _simulated(4000)
     weights = np.ones(drawn.shape)
     weights[2] = 0
@@ -76,8 +76,8 @@ def test_an_opinion_without_weight_changes_nothing() -> None:
     )
 
 
-def test_a_local_weight_decides_there() -> None:
-    """Who is trusted alone in the first half has the say there, and only there."""
+def test_local_weights_act_only_locally() -> None:
+    """One rater has nearly all the weight in the first half and determines only that half."""
     drawn, _ = _simulated(4000)
     weights = np.ones(drawn.shape)
     weights[1:, :2000], weights[0, :2000] = 0.01, 5
@@ -87,7 +87,7 @@ def test_a_local_weight_decides_there() -> None:
 
 
 @given(st.permutations(range(5)))
-def test_the_order_of_raters_does_not_matter(order: list[int]) -> None:
+def test_rater_order_does_not_change_pooled_staple(order: list[int]) -> None:
     drawn, _ = _simulated(500)
     weights = np.random.default_rng(0).uniform(0.5, 1.5, drawn.shape)
     first, second = pooled_staple(drawn, weights), pooled_staple(drawn[order], weights[order])
@@ -95,7 +95,7 @@ def test_the_order_of_raters_does_not_matter(order: list[int]) -> None:
     np.testing.assert_allclose(first.sensitivity[order], second.sensitivity, atol=1e-6)
 
 
-def test_more_iterations_fit_better() -> None:
+def test_likelihood_increases_with_iterations() -> None:
     drawn, _ = _simulated(2000)
     steps = [pooled_staple(drawn, np.ones(drawn.shape), max_iterations=n) for n in (1, 2, 5, 100)]
     fits = [_log_likelihood(drawn, one.sensitivity, one.specificity) for one in steps]
@@ -111,14 +111,14 @@ def _log_likelihood(drawn: np.ndarray, p: np.ndarray, q: np.ndarray) -> float:
     return float(np.log(prior * lesion + (1 - prior) * other).sum())
 
 
-def test_weights_have_to_fit() -> None:
+def test_invalid_weights_are_refused() -> None:
     drawn = np.ones((2, 3), bool)
     for weights in (np.ones((3, 2)), -np.ones((2, 3))):
         with pytest.raises(ValueError, match="weight"):
             pooled_staple(drawn, weights)
 
 
-def test_the_share_estimates_nobody() -> None:
+def test_share_of_raters_estimates_no_performance() -> None:
     found = share_of_raters(np.array([[1, 1, 0], [1, 0, 0]], bool))
     np.testing.assert_array_equal(found.probability, [1, 0.5, 0])
     assert np.isnan([found.sensitivity, found.specificity]).all()

@@ -20,11 +20,11 @@ from bids_msseg.lesions.comparison.strata import SIZE_LEVELS, AssessedLesion, si
         (1e6, ">1000"),
     ],
 )
-def test_a_volume_on_an_edge_belongs_to_the_larger_class(volume: float, level: str) -> None:
+def test_volume_on_edge_belongs_to_larger_class(volume: float, level: str) -> None:
     assert size_level(volume) == level
 
 
-def test_true_and_predicted_lesions_are_sorted_by_their_own_class() -> None:
+def test_true_and_predicted_lesions_are_counted_per_class() -> None:
     lesions = [
         AssessedLesion("a", True, "<10", False),
         AssessedLesion("a", True, "10-100", True),
@@ -43,7 +43,7 @@ def test_true_and_predicted_lesions_are_sorted_by_their_own_class() -> None:
     assert (large.ppv.mean, large.f1) == (0.0, 0.0)
 
 
-def test_an_interval_needs_five_patients_with_such_a_lesion() -> None:
+def test_interval_needs_five_patients_with_lesions_of_class() -> None:
     lesions = [AssessedLesion(name, True, "<10", name < "c") for name in "abcd"]
     assert not stratify(lesions, ["<10"])[0].sensitivity.has_interval
     lesions += [AssessedLesion("e", True, "<10", True)] * 3

@@ -32,7 +32,7 @@ def sphere(radius: float, centre: float = 0.0, spacing: tuple[float, ...] = (1, 
 
 
 @pytest.mark.parametrize("edge", [1.0, 3.0])
-def test_two_voxels_by_hand(edge: float) -> None:
+def test_distances_of_two_voxels(edge: float) -> None:
     """The surface of a voxel is an octahedron: eight equal triangles, centres at a sixth.
 
     Half of them look at the other voxel, whose nearest corner is half an edge from its centre.
@@ -52,8 +52,8 @@ def test_tolerance_is_in_mm() -> None:
     assert surface_agreement(*pair, spacing=(1, 1, 2), tolerance_mm=2).surface_dice == 1
 
 
-def test_the_percentile_goes_by_area() -> None:
-    """A far voxel beside a plate that is alike: less than 5 % of the area, then more."""
+def test_hd95_is_weighted_by_area() -> None:
+    """A distant part beside an identical plate: less than 5 % of the area, then more."""
     plate = np.zeros((40, 40, 20), bool)
     plate[5:35, 5:35, 3:6] = True
     spotted = plate.copy()
@@ -75,7 +75,7 @@ def test_concentric_spheres() -> None:
     [((1.0, 1.0, 1.0), 0.15, 0.05), ((1.0, 1.0, 2.0), 0.2, 0.08), ((1.0, 1.0, 6.5), 0.35, 0.15)],
 )
 def test_shifted_spheres(spacing: tuple[float, ...], mean: float, share: float) -> None:
-    """On a sphere the cosine is uniform, and with it the distance known."""
+    """The cosine is uniform on a sphere, so that the distances are known."""
     radius, shift = 18.0, 4.0
     cosine = np.linspace(-1, 1, 20001)
     apart = np.abs(np.sqrt(radius**2 + shift**2 + 2 * radius * shift * cosine) - radius)
@@ -88,8 +88,8 @@ def test_shifted_spheres(spacing: tuple[float, ...], mean: float, share: float) 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("seed", range(3))
-def test_blobs_as_another_package_sees_them(seed: int) -> None:
-    """Its surfaces are half a voxel thick on either side, ours are thin."""
+def test_distances_of_blobs_agree_with_surface_distance(seed: int) -> None:
+    """Surfaces of the other package are half a voxel thick on either side; ours are thin."""
     rng = np.random.default_rng(seed)
     spacing = (1.0, 1.0, 1.5)
     smooth = [ndimage.gaussian_filter(rng.normal(size=(40, 36, 20)), 4) for _ in range(2)]
@@ -106,7 +106,7 @@ def test_blobs_as_another_package_sees_them(seed: int) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(MASKS, MASKS)
-def test_neither_order_nor_field_of_view_matters(first: Mask, second: Mask) -> None:
+def test_order_and_field_of_view_do_not_change_distances(first: Mask, second: Mask) -> None:
     spacing = (1.0, 2.0, 4.0)
     plain = surface_agreement(first, second, spacing=spacing)
     turned = surface_agreement(second, first, spacing=spacing)
@@ -117,7 +117,7 @@ def test_neither_order_nor_field_of_view_matters(first: Mask, second: Mask) -> N
         assert other.surface_dice == pytest.approx(plain.surface_dice, nan_ok=True)
 
 
-def test_no_distance_to_a_surface_that_is_not_there() -> None:
+def test_distance_to_empty_mask_is_nan() -> None:
     nothing = np.zeros((11, 11, 20), bool)
     for pair in ((nothing, voxel(3)), (voxel(3), nothing)):
         found = surface_agreement(*pair, spacing=(1, 1, 1))

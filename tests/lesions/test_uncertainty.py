@@ -29,7 +29,7 @@ from bids_msseg.lesions.confidence.uncertainty import (
 
 
 def _loads(count: int = 12, noise: float = 0.0, seed: int = 0) -> list[LoadCase]:
-    """Truth is half of what lies above .6; every other cut is another, useless volume."""
+    """Truth is about half of the volume above 0.6; volumes above other cuts are random."""
     rng = np.random.default_rng(seed)
     cases = []
     for number in range(count):
@@ -42,13 +42,13 @@ def _loads(count: int = 12, noise: float = 0.0, seed: int = 0) -> list[LoadCase]
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=60))
-def test_a_sweep_counts_what_reaches_each_cut(values: list[float]) -> None:
+def test_sweep_volumes_count_voxels_at_or_above_each_cut(values: list[float]) -> None:
     data = np.array(values, np.float32).reshape(-1, 1, 1)
     wanted = [2.0 * np.count_nonzero(data >= np.float32(cut)) / 1000 for cut in SWEEP]
     assert sweep_volumes(data, 2.0) == pytest.approx(wanted)
 
 
-def test_the_cut_that_tells_the_truth_is_found() -> None:
+def test_fit_load_finds_most_predictive_cut() -> None:
     model = fit_load(_loads())
     assert model is not None
     assert (model.cut, model.patients) == (0.6, 12)
@@ -58,7 +58,7 @@ def test_the_cut_that_tells_the_truth_is_found() -> None:
 
 
 @pytest.mark.slow
-def test_the_interval_widens_with_the_errors_and_holds_nine_of_ten() -> None:
+def test_load_interval_covers_ninety_percent() -> None:
     cases = _loads(200, noise=0.5, seed=3)
     model = fit_load(cases)
     assert model is not None
@@ -69,7 +69,7 @@ def test_the_interval_widens_with_the_errors_and_holds_nine_of_ten() -> None:
     assert 0.85 <= inside / count <= 0.95
 
 
-def test_no_patient_has_a_part_in_the_own_interval() -> None:
+def test_load_interval_is_fitted_without_held_out_patient() -> None:
     cases = _loads(10, noise=0.3)
     before = {one.case.participant: one.interval for one in check_load(cases)}
     strange = LoadCase("0", "A", cases[0].sweep_ml, cases[0].truth_ml * 50)
@@ -94,7 +94,7 @@ def test_few_patients_give_no_model() -> None:
 
 
 @given(st.floats(0, 500), st.floats(0, 2), st.floats(-2, 2), st.floats(0, 3))
-def test_an_interval_is_ordered_and_not_negative(
+def test_load_interval_is_ordered_and_not_negative(
     volume: float, slope: float, intercept: float, half: float
 ) -> None:
     model = LoadModel(0.5, slope, intercept, half, 9)
@@ -110,7 +110,7 @@ def test_coverage_is_counted_by_site() -> None:
     assert counts["A"][0] + counts["B"][0] == counts["all"][0]
 
 
-def test_lesions_know_whether_the_experts_drew_them() -> None:
+def test_lesion_cases_record_overlap_with_expert_mask() -> None:
     mask = np.zeros((9, 3, 3), bool)
     mask[:2], mask[5:] = True, True
     probability = np.where(mask, 0.6, 0.0)
@@ -138,7 +138,7 @@ def test_confidence_is_the_share_of_true_lesions() -> None:
         assert model.confidence(p) == pytest.approx(p, abs=0.05)
 
 
-def test_what_tells_nothing_gives_everyone_the_mean() -> None:
+def test_inverse_relation_gives_zero_slope_and_mean() -> None:
     rng = np.random.default_rng(1)
     cases = [
         LesionCase(str(i % 9), "A", float(p), bool(p < 0.7))
@@ -146,19 +146,19 @@ def test_what_tells_nothing_gives_everyone_the_mean() -> None:
     ]
     model = fit_confidence(cases)
     assert model is not None
-    assert model.slope == 0  # a likelier lesion is never less trusted
+    assert model.slope == 0  # confidence never decreases with the probability
     share = np.mean([case.found for case in cases])
     assert model.confidence(0.9) == pytest.approx(share, abs=0.01)
 
 
-def test_too_little_gives_no_confidence() -> None:
+def test_insufficient_data_give_no_confidence_model() -> None:
     cases = _lesions()
     assert fit_confidence([one for one in cases if int(one.participant) < 7]) is None
     assert fit_confidence(cases[:19]) is None
     assert fit_confidence([one for one in cases if one.found]) is None
 
 
-def test_confidence_is_checked_without_the_patient() -> None:
+def test_confidence_is_fitted_without_held_out_patient() -> None:
     cases = _lesions()
     checked = check_confidence(cases)
     assert [case for case, _ in checked] == cases
@@ -174,13 +174,13 @@ def test_confidence_rises_with_the_probability(a: float, b: float) -> None:
     assert 0 < model.confidence(low) <= model.confidence(high) < 1
 
 
-def test_auc_of_one_kind_is_not_a_number() -> None:
+def test_auc_of_single_class_is_nan() -> None:
     case = LesionCase("1", "A", 0.5, True)
     assert math.isnan(rank_auc([(case, 0.5)]))
     assert math.isnan(rank_auc([]))
 
 
-def test_a_site_with_few_patients_counts_as_much_as_one_with_many() -> None:
+def test_sites_have_equal_weight_in_load_fit() -> None:
     many = [replace(case, site="A") for case in _loads(10)]
     few = [
         replace(case, site="B", participant=f"b{i}", truth_ml=4 * case.truth_ml)
@@ -201,8 +201,8 @@ def test_eight_patients_and_twenty_lesions_are_enough() -> None:
     assert fit_confidence([replace(one, participant="1") for one in enough]) is None
 
 
-def test_targets_are_those_of_platt() -> None:
-    """Where all lesions look the same, their confidence is the mean of the targets."""
+def test_confidence_fit_uses_platt_targets() -> None:
+    """If all probabilities are equal, the confidence is the mean of the targets."""
     cases = [LesionCase(str(i % 8), "A", 0.75, i < 12) for i in range(20)]
     model = fit_confidence(cases)
     assert model is not None
@@ -210,7 +210,7 @@ def test_targets_are_those_of_platt() -> None:
     assert model.confidence(0.75) == pytest.approx(expected, abs=1e-4)
 
 
-def test_volumes_that_are_all_the_same_give_a_level() -> None:
+def test_constant_volumes_give_zero_slope() -> None:
     cases = [LoadCase(str(i), "A", (5.0,) * len(SWEEP), i + 0.9) for i in range(8)]
     model = fit_load(cases)
     assert model is not None
@@ -218,7 +218,7 @@ def test_volumes_that_are_all_the_same_give_a_level() -> None:
     assert model.intercept == pytest.approx(np.mean(np.log(np.arange(1, 9))))
 
 
-def test_volumes_that_hardly_differ_still_give_a_line() -> None:
+def test_nearly_constant_volumes_give_nonzero_slope() -> None:
     cases = [
         LoadCase(str(i), "A", (volume - 0.1,) * len(SWEEP), 3 * volume - 0.1)
         for i, volume in enumerate(np.linspace(5, 5.1, 8).tolist())
@@ -229,7 +229,7 @@ def test_volumes_that_hardly_differ_still_give_a_line() -> None:
     assert model.intercept == pytest.approx(math.log(3))
 
 
-def test_the_ends_belong_to_an_interval() -> None:
+def test_load_interval_includes_its_ends() -> None:
     found = LoadModel(0.5, 1.0, 0.0, 0.5, 9).interval([4.0] * len(SWEEP))
     assert found.holds(found.low_ml)
     assert found.holds(found.high_ml)
@@ -237,18 +237,18 @@ def test_the_ends_belong_to_an_interval() -> None:
     assert not found.holds(found.high_ml + 1e-6)
 
 
-def test_cuts_are_those_of_saved_calibrations() -> None:
+def test_sweep_cuts_match_saved_calibrations() -> None:
     assert SWEEP == (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 
-def test_confidence_ends_at_a_thousandth() -> None:
+def test_confidence_is_clipped_at_one_thousandth() -> None:
     model = ConfidenceModel(1.0, 0.0, 100, 9)
     assert model.confidence(0.0) == model.confidence(0.001) == pytest.approx(0.001)
     assert model.confidence(1.0) == model.confidence(0.999) == pytest.approx(0.999)
 
 
 SHIPPED = LoadModel(0.8, 1.5643, -1.8037, 0.8264, 13)
-"""Line of weights that were learnt from loads of some millilitres and more."""
+"""Load model of shipped weights, fitted to loads of a few millilitres and more."""
 
 
 @pytest.mark.parametrize("volume", [0.0, 0.01, 0.2, 0.6, 0.7, 5.0, 100.0])
@@ -261,31 +261,29 @@ SHIPPED = LoadModel(0.8, 1.5643, -1.8037, 0.8264, 13)
         LoadModel(0.5, 0.0, -9.0, 1.0, 9),
     ],
 )
-def test_an_interval_always_has_a_width(model: LoadModel, volume: float) -> None:
+def test_load_interval_has_minimum_width(model: LoadModel, volume: float) -> None:
     found = model.interval([volume] * len(SWEEP))
     assert 0 <= found.low_ml <= found.expected_ml < found.high_ml
-    assert found.high_ml - found.low_ml >= 0.0009
+    assert f"{found.low_ml:.2f}" != f"{found.high_ml:.2f}"
 
 
-def test_where_the_line_leads_below_nothing_the_interval_begins_there() -> None:
+def test_negative_prediction_gives_interval_from_zero() -> None:
     found = SHIPPED.interval([0.0] * len(SWEEP))
     assert (found.low_ml, found.expected_ml) == (0, pytest.approx(0, abs=1e-12))
-    assert found.high_ml == pytest.approx(0.1 * (math.exp(0.8264) - 1))
+    assert found.high_ml == pytest.approx(0.1 * (math.exp(0.8264) - 1))  # 0.13 mL
     assert not found.learnt
 
 
 @pytest.mark.parametrize(
     ("volume", "learnt"), [(0.5, False), (1.0, True), (5.0, True), (20.0, True), (20.1, False)]
 )
-def test_an_interval_knows_whether_it_was_learnt_from_such_loads(
-    volume: float, learnt: bool
-) -> None:
+def test_interval_outside_training_range_is_not_learnt(volume: float, learnt: bool) -> None:
     model = LoadModel(0.5, 1.0, 0.0, 0.5, 9, (1.0, 20.0))
     assert model.interval([volume] * len(SWEEP)).learnt == learnt
     assert replace(model, range_ml=None).interval([volume] * len(SWEEP)).learnt
 
 
-def test_the_range_is_that_of_the_chosen_cut() -> None:
+def test_volume_range_belongs_to_selected_cut() -> None:
     cases = _loads()
     model = fit_load(cases)
     assert model is not None
@@ -305,7 +303,7 @@ def test_the_range_is_that_of_the_chosen_cut() -> None:
         (0.0, False, "mask", "below"),
     ],
 )
-def test_a_contradiction_says_which_to_use(
+def test_contradiction_states_which_load_to_use(
     load: float, learnt: bool, used: str | None, side: str | None
 ) -> None:
     said = LoadInterval(4.0, 2.0, 8.0, learnt).contradiction(load)
@@ -313,3 +311,13 @@ def test_a_contradiction_says_which_to_use(
     if used is not None:
         assert f"use the {used}" in said
         assert f"is {side} the interval" in said
+
+
+def test_auc_counts_ties_by_half() -> None:
+    cases = [LesionCase("1", "A", 0.5, found) for found in (True, False, True)]
+    assert rank_auc(list(zip(cases, (0.9, 0.5, 0.5), strict=True))) == 0.75
+
+
+def test_load_interval_of_small_example() -> None:
+    found = LoadModel(0.5, 1.0, 0.0, math.log(2), 9).interval([9.9] * len(SWEEP))
+    assert (found.low_ml, found.expected_ml, found.high_ml) == pytest.approx((4.9, 9.9, 19.9))

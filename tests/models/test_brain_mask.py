@@ -36,7 +36,7 @@ def _anatomy(scalp: Box | None = None) -> NDArray[np.float16]:
         (slice(10, 16), slice(10, 30), slice(10, 30)),
     ],
 )
-def test_scalp_at_the_border_is_taken_out(scalp: Box) -> None:
+def test_scalp_at_mask_border_is_removed(scalp: Box) -> None:
     found = correct_brain_mask(_brain(), _anatomy(scalp))
     expected = _brain()
     expected[scalp] = False
@@ -46,20 +46,20 @@ def test_scalp_at_the_border_is_taken_out(scalp: Box) -> None:
     assert not found.doubtful
 
 
-def test_what_lies_inside_stays() -> None:
+def test_region_inside_mask_is_kept() -> None:
     found = correct_brain_mask(_brain(), _anatomy((slice(24, 34), slice(24, 34), slice(24, 34))))
     assert np.array_equal(found.mask, _brain())
     assert found.removed_ml == 0
 
 
-def test_a_right_mask_is_returned_as_it_is() -> None:
+def test_correct_mask_is_unchanged() -> None:
     found = correct_brain_mask(_brain(), _anatomy())
     assert np.array_equal(found.mask, _brain())
     assert found.removed_ml == 0
     assert not found.doubtful
 
 
-def test_anatomy_that_contradicts_half_of_the_mask_is_not_believed() -> None:
+def test_anatomy_contradicting_half_of_mask_is_ignored() -> None:
     found = correct_brain_mask(_brain(), _anatomy((slice(10, 30), slice(10, 50), slice(10, 50))))
     assert np.array_equal(found.mask, _brain())
     assert found.doubtful

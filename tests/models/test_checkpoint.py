@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
     return target
 
 
-def test_what_was_saved_is_read(path: Path) -> None:
+def test_saved_cascade_is_loaded_unchanged(path: Path) -> None:
     check_cascade(path)
     header, cascade = read_header(path), load_cascade(path)
     assert isinstance(cascade, LesionCascade)
@@ -95,14 +95,16 @@ def _members(header: dict[str, object]) -> dict[str, dict[str, object]]:
         pytest.param(_edit_header(lambda h: h.pop("tensors_sha256")), id="no checksum"),
     ],
 )
-def test_a_file_that_does_not_fit_is_refused(path: Path, edit: Callable[[bytes], bytes]) -> None:
+def test_damaged_or_inconsistent_file_is_refused(
+    path: Path, edit: Callable[[bytes], bytes]
+) -> None:
     path.write_bytes(edit(path.read_bytes()))
     for read in (load_cascade, check_cascade):
         with pytest.raises(DataError):
             read(path)
 
 
-def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+def test_nan_weights_are_refused(tmp_path: Path) -> None:
     net = LesionAnatomyNet(LesionAnatomyConfig((2, 4)))
     with torch.no_grad():
         net.lesion.weight.fill_(float("nan"))

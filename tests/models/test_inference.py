@@ -45,7 +45,7 @@ def test_the_middle_of_a_tile_weighs_more_than_its_rim() -> None:
 
 @pytest.mark.parametrize("mirror", [False, True])
 @pytest.mark.parametrize("shape", [(20, 23, 17), (33, 40, 16)])
-def test_overlapping_tiles_reproduce_what_the_net_returns(
+def test_overlapping_tiles_reproduce_network_output(
     shape: tuple[int, int, int], mirror: bool
 ) -> None:
     rng = np.random.default_rng(4)
@@ -63,8 +63,13 @@ def test_overlapping_tiles_reproduce_what_the_net_returns(
     assert np.allclose(inner.sum(0, dtype=np.float64), 1, atol=2e-3)
 
 
-def test_a_brain_of_nothing_has_no_lesion() -> None:
+def test_empty_brain_mask_has_no_lesion() -> None:
     seen = predict(
         [Echo()], np.zeros((3, 8, 8, 8)), (True,) * 3, np.zeros((8, 8, 8), bool), Engine(), tile=16
     )
     assert not seen.lesion.any()
+
+
+@pytest.mark.parametrize(("low", "high", "starts"), [(10, 150, [10, 54]), (20, 60, [-8])])
+def test_tile_starts_of_wide_and_narrow_brain(low: int, high: int, starts: list[int]) -> None:
+    assert tile_starts(low, high, 96, 64) == starts

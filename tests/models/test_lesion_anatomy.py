@@ -54,7 +54,7 @@ def test_fast_instance_norm_equals_that_of_torch(count: int, channels_last: bool
         assert torch.allclose(value, wanted, atol=1e-4)
 
 
-def test_fold_keeps_every_voxel_and_one_presence_value_a_block() -> None:
+def test_fold_keeps_every_voxel_and_presence_flags() -> None:
     images = _images()
     folded = fold(images)
     assert folded.shape == (2, 27, 4, 4, 4)
@@ -85,7 +85,7 @@ def test_samples_of_a_batch_do_not_influence_each_other() -> None:
     assert torch.allclose(both[1:], net(images[1:])[0], atol=1e-4)
 
 
-def test_the_released_shape_has_its_documented_size() -> None:
+def test_default_net_has_documented_number_of_parameters() -> None:
     net = LesionAnatomyNet()
     assert sum(weight.numel() for weight in net.parameters()) == 4_161_268
 

@@ -55,7 +55,7 @@ def test_candidates_are_the_components_over_the_threshold(source: CropSource) ->
     assert np.count_nonzero(source.pieces == 1) == 6 * 4 * 5
 
 
-def test_both_scales_show_the_candidate_in_their_middle(source: CropSource) -> None:
+def test_candidate_is_centred_at_both_scales(source: CropSource) -> None:
     images, candidate, anatomy, coarse, present = cut_crops(source, 0, (23, 32, 12))
     assert images.shape == (3, FINE, FINE, FINE)
     assert coarse.shape == (3 + 1 + CLASSES + 3, COARSE, COARSE, COARSE)
@@ -68,7 +68,7 @@ def test_both_scales_show_the_candidate_in_their_middle(source: CropSource) -> N
     assert float(candidate.sum()) == 6 * 4 * 5
     assert float(candidate[0, middle, middle, middle]) == 1
     assert float(anatomy[5, FINE // 4, FINE // 4, FINE // 4]) == 1
-    # 120 mm³ are so many voxels of 4 mm
+    # 120 mm³ in voxels of 64 mm³
     assert float(coarse[3].sum()) == pytest.approx(120 / 64, abs=1e-4)
     assert float(coarse[3, COARSE // 2, COARSE // 2, COARSE // 2]) > 0.3
 
@@ -79,7 +79,7 @@ def test_missing_contrasts_are_zero_at_both_scales(source: CropSource) -> None:
     assert not coarse[1].any()
 
 
-def test_place_runs_from_0_to_1_over_the_brain_and_stays_there(source: CropSource) -> None:
+def test_position_channels_run_from_0_to_1_over_brain(source: CropSource) -> None:
     place = cut_crops(source, 0, (23, 32, 12))[3][-3:].numpy()
     for axis in range(3):
         line = np.moveaxis(place[axis], axis, 0)[:, 3, 3]
@@ -90,7 +90,7 @@ def test_place_runs_from_0_to_1_over_the_brain_and_stays_there(source: CropSourc
     assert float(place[0, 12, 0, 0]) == pytest.approx((21.5 - 2) / 45, abs=1e-6)
 
 
-def test_background_inside_the_brain_is_divided_among_the_other_classes() -> None:
+def test_background_inside_brain_is_divided_among_other_classes() -> None:
     anatomy = np.zeros((CLASSES, 2, 1, 1), np.float16)
     anatomy[Anatomy.BACKGROUND] = 0.5
     anatomy[Anatomy.WHITE_MATTER] = 0.25
@@ -104,7 +104,7 @@ def test_background_inside_the_brain_is_divided_among_the_other_classes() -> Non
 
 
 @pytest.mark.parametrize("even", [(22, 32, 12), (20, 30, 10), (0, 2, 4)])
-def test_the_mark_of_a_fine_crop_lies_where_that_of_the_whole_volume_lies(
+def test_coarse_mark_of_fine_crop_matches_whole_volume(
     source: CropSource, even: tuple[int, int, int]
 ) -> None:
     crops = cut_crops(source, 0, even)
@@ -131,7 +131,7 @@ def test_outputs_have_the_shapes_that_the_documentation_states(source: CropSourc
     assert lesion.shape == (2,)
 
 
-def test_refinement_speaks_of_candidates_only(source: CropSource) -> None:
+def test_refinement_is_zero_outside_candidates(source: CropSource) -> None:
     torch.manual_seed(0)
     net = LesionRefinementNet(LesionRefinementConfig((4, 6, 8))).eval()
     found = refine(net, source, Engine(), batch=1)
@@ -152,7 +152,7 @@ def test_fusion_is_the_weighted_mean_of_logits() -> None:
     assert float(fuse(one, nowhere, CascadePoint())[0, 0, 0]) == 0
 
 
-def test_components_without_a_sure_voxel_fall_below_the_threshold() -> None:
+def test_components_without_peak_fall_below_threshold() -> None:
     probability = np.array([0.4, 0.9, 0.0, 0.4, 0.5, 0.0, 0.2], np.float32).reshape(7, 1, 1)
     changed = require_peak(probability, threshold=0.3, peak_threshold=0.6).ravel()
     assert changed[[0, 1, 2, 5, 6]].tolist() == probability.ravel()[[0, 1, 2, 5, 6]].tolist()
@@ -162,7 +162,7 @@ def test_components_without_a_sure_voxel_fall_below_the_threshold() -> None:
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_the_whole_cascade_keeps_to_the_brain(fast: bool) -> None:
+def test_cascade_output_is_zero_outside_brain(fast: bool) -> None:
     torch.manual_seed(1)
     first = LesionAnatomyNet(LesionAnatomyConfig((2, 4))).eval()
     second = LesionRefinementNet(LesionRefinementConfig((2, 4, 6))).eval()

@@ -40,7 +40,7 @@ def _entries(**changes: object) -> dict[str, object]:
     return {"__metadata__": {HEADER_KEY: json.dumps(header)}}
 
 
-def test_a_header_is_read_without_the_nets(tmp_path: Path) -> None:
+def test_header_is_read_without_networks(tmp_path: Path) -> None:
     header = read_header(_file(tmp_path / "a.safetensors", _entries()))
     assert (header.name, header.version) == ("toy", "1")
     assert header.point == CascadePoint(candidate_threshold=0.2)
@@ -69,7 +69,7 @@ def test_a_header_is_read_without_the_nets(tmp_path: Path) -> None:
         (_entries() | {"t": {"data_offsets": [0, 4]}}, "0 bytes of weights instead of 4"),
     ],
 )
-def test_a_header_that_is_not_ours_is_refused_by_name(
+def test_invalid_header_is_refused_with_file_name(
     entries: object, why: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError) as caught:
@@ -78,7 +78,7 @@ def test_a_header_that_is_not_ours_is_refused_by_name(
     assert why in caught.value.message
 
 
-def test_weights_of_an_earlier_format_name_the_way_out(tmp_path: Path) -> None:
+def test_refusal_of_old_format_hints_at_retraining(tmp_path: Path) -> None:
     old = _entries(format="bids_msseg-cascade-1", point={"gate": 0.2, "keep": 0.5})
     with pytest.raises(DataError, match="bids_msseg-cascade-1") as caught:
         read_header(_file(tmp_path / "old.safetensors", old))
@@ -87,31 +87,31 @@ def test_weights_of_an_earlier_format_name_the_way_out(tmp_path: Path) -> None:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=60))
-def test_garbage_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_random_bytes_are_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "garbage.safetensors"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"garbage\.safetensors"):
         read_header(path)
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.safetensors"):
         read_header(tmp_path / "none.safetensors")
 
 
-def test_a_path_is_a_model(tmp_path: Path) -> None:
+def test_find_model_accepts_path(tmp_path: Path) -> None:
     path = _file(tmp_path / "mine.safetensors", _entries())
     assert find_model(str(path)) == path
 
 
 @pytest.mark.parametrize("model", ["nowhere/mine.safetensors", "mine.safetensors", "./mine"])
-def test_a_path_that_is_not_there(model: str) -> None:
+def test_find_model_refuses_missing_path(model: str) -> None:
     with pytest.raises(NoInputError, match="weights file not found") as caught:
         find_model(model)
     assert "msseg-train" in caught.value.hint
 
 
-def test_a_name_that_is_not_bundled() -> None:
+def test_find_model_refuses_unknown_name() -> None:
     with pytest.raises(UsageError, match="'oracle'") as caught:
         find_model("oracle")
     assert "path" in caught.value.hint
@@ -127,7 +127,7 @@ def bundled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return folder
 
 
-def test_names_and_the_default_are_found_among_bundled_models(bundled: Path) -> None:
+def test_find_model_finds_default_and_named_bundled_models(bundled: Path) -> None:
     for name in (DEFAULT_MODEL, "other"):
         _file(bundled / f"{name}.safetensors", _entries())
     assert find_model(None) == bundled / f"{DEFAULT_MODEL}.safetensors"
@@ -137,7 +137,7 @@ def test_names_and_the_default_are_found_among_bundled_models(bundled: Path) -> 
     assert f"{DEFAULT_MODEL}, other" in caught.value.hint
 
 
-def test_that_no_model_is_bundled_is_said(bundled: Path) -> None:
+def test_error_hints_that_no_model_is_bundled(bundled: Path) -> None:
     assert not list(bundled.iterdir())
     with pytest.raises(UsageError) as caught:
         find_model(None)

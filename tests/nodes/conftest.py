@@ -19,7 +19,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a step and give its outputs."""
+    """Run a step and return its outputs."""
     monkeypatch.setenv("NIPYPE_NO_ET", "1")
 
     def go(step: type[Step], **inputs: Any) -> Any:

@@ -22,7 +22,7 @@ SHIFT[:3, 3] = (12.0, -7.0, 5.0)
 
 
 def at_three_mm() -> tuple[np.ndarray, np.ndarray]:
-    """Give the template's regions on a coarse grid, and that grid's affine."""
+    """Return the template's regions on a coarse grid, and the affine of that grid."""
     template = load_template()
     affine = template.volume.affine @ np.diag([3.0, 3, 3, 1])
     x, y, z = (size // 3 for size in template.volume.shape)
@@ -32,7 +32,7 @@ def at_three_mm() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def visit(save: Callable[..., Path], save_affine: Callable[..., Path]) -> dict[str, Any]:
-    """A brain like the template, 12 mm to its side; its T1w lies elsewhere again."""
+    """A shifted copy of the template brain; its T1w is shifted once more."""
     regions, affine = at_three_mm()
     moved = SHIFT @ affine
     dark = np.select([regions == 0, regions == RegionAnatomy.VENTRICLE], [0, 10], 60).astype("f4")
@@ -45,7 +45,7 @@ def visit(save: Callable[..., Path], save_affine: Callable[..., Path]) -> dict[s
     }
 
 
-def test_finds_the_ventricles_where_the_images_have_them(
+def test_find_anatomy_finds_ventricles_of_images(
     run: Callable[..., Any], visit: dict[str, Any]
 ) -> None:
     regions, affine = at_three_mm()
@@ -60,7 +60,7 @@ def test_finds_the_ventricles_where_the_images_have_them(
     np.testing.assert_array_equal(anatomy.data == RegionAnatomy.INFRATENTORIAL, posterior)
 
 
-def test_says_when_it_is_the_templates(
+def test_find_anatomy_notes_use_of_template_ventricles(
     run: Callable[..., Any], save: Callable[..., Path], visit: dict[str, Any]
 ) -> None:
     flair = load_volume(visit["flair_file"])
@@ -70,7 +70,7 @@ def test_says_when_it_is_the_templates(
     assert "template" in found.notes[0]
 
 
-def test_measures_the_anatomy_on_the_flair(
+def test_measure_brain_gives_volumes_on_flair_grid(
     run: Callable[..., Any], save: Callable[..., Path], save_affine: Callable[..., Path]
 ) -> None:
     labels = np.full((12, 12, 12), Classes.WHITE_MATTER, np.uint8)

@@ -1,4 +1,4 @@
-"""What a node leaves behind when it works and when it does not."""
+"""Outputs of successful nodes and failure files of failed nodes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bids_msseg.nodes.segment import Segment
 
 
 class Try(Step):
-    """Raises what it is told to."""
+    """Raises a given exception."""
 
     input_spec = StepInputs
     output_spec = StepOutputs
@@ -43,11 +43,11 @@ def fail(node: Node, error: Exception) -> dict[str, Any]:
     node.interface.raises = error
     with pytest.raises(NodeExecutionError, match=type(error).__name__):
         node.run()
-    told: dict[str, Any] = json.loads((Path(node.base_dir) / FAILURE_FILE).read_text())
-    return told
+    failure: dict[str, Any] = json.loads((Path(node.base_dir) / FAILURE_FILE).read_text())
+    return failure
 
 
-def test_it_works_in_its_own_folder_and_tells_how_long(node: Node, tmp_path: Path) -> None:
+def test_node_writes_to_own_folder_and_reports_duration(node: Node, tmp_path: Path) -> None:
     node.config = {"execution": {"remove_unnecessary_outputs": "false"}}
     outputs = node.run().outputs
     assert (tmp_path / "visit" / "a_step" / "made").stat().st_size == 3
@@ -57,16 +57,16 @@ def test_it_works_in_its_own_folder_and_tells_how_long(node: Node, tmp_path: Pat
     assert not (tmp_path / "visit" / FAILURE_FILE).exists()
 
 
-def test_it_measures_where_asked(node: Node) -> None:
+def test_node_measures_memory_and_cpu_time_on_request(node: Node) -> None:
     node.inputs.measure = True
     outputs = node.run().outputs
     assert 0.01 < outputs.memory_gb < 64
     assert 0 <= outputs.cpu_seconds < 5
 
 
-def test_a_known_failure_keeps_its_words(node: Node) -> None:
-    told = fail(node, DataError("it is cut off", hint="fetch it again"))
-    assert told == {
+def test_failure_file_keeps_message_of_known_error(node: Node) -> None:
+    failure = fail(node, DataError("it is cut off", hint="fetch it again"))
+    assert failure == {
         "step": "a_step",
         "message": "it is cut off",
         "hint": "fetch it again",
@@ -74,11 +74,11 @@ def test_a_known_failure_keeps_its_words(node: Node) -> None:
     }
 
 
-def test_an_unexpected_failure_is_named(node: Node) -> None:
-    told = fail(node, KeyError("x"))
-    assert told["message"] == "unexpected KeyError: 'x'"
-    assert "crash file" in told["hint"]
-    assert told["code"] == ExitCode.FAILURE
+def test_failure_file_names_unexpected_error(node: Node) -> None:
+    failure = fail(node, KeyError("x"))
+    assert failure["message"] == "unexpected KeyError: 'x'"
+    assert "crash file" in failure["hint"]
+    assert failure["code"] == ExitCode.FAILURE
 
 
 @pytest.mark.parametrize(
@@ -94,23 +94,23 @@ def test_an_unexpected_failure_is_named(node: Node) -> None:
         (RuntimeError(""), ExitCode.FAILURE),
     ],
 )
-def test_what_the_machine_lacks_has_its_own_code(
+def test_lack_of_disk_or_memory_has_own_exit_code(
     node: Node, error: Exception, code: ExitCode
 ) -> None:
-    told = fail(node, error)
-    assert told["code"] == code
-    assert told["message"]
-    assert told["hint"]
+    failure = fail(node, error)
+    assert failure["code"] == code
+    assert failure["message"]
+    assert failure["hint"]
 
 
-def test_the_first_failure_of_a_visit_stays(node: Node, tmp_path: Path) -> None:
+def test_first_failure_of_visit_is_kept(node: Node, tmp_path: Path) -> None:
     fail(node, DataError("first", hint="c"))
     second = Node(Try(), name="another", base_dir=str(tmp_path / "visit"))
     assert fail(second, DataError("second", hint="c"))["message"] == "first"
 
 
-def test_threads_and_measuring_do_not_make_a_node_run_again(node: Node) -> None:
-    """The version does: what another one computed may differ."""
+def test_node_hash_ignores_threads_and_measuring(node: Node) -> None:
+    """The version changes the hash, because another version may give other results."""
     before = node.inputs.get_hashval()[1]
     node.inputs.threads, node.inputs.measure = 7, True
     assert node.inputs.get_hashval()[1] == before
@@ -118,10 +118,10 @@ def test_threads_and_measuring_do_not_make_a_node_run_again(node: Node) -> None:
     assert node.inputs.get_hashval()[1] != before
 
 
-def test_what_an_archive_holds_is_not_computed(
+def test_outputs_in_archive_are_not_computed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor are inputs needed for it."""
+    """The node then needs no other inputs."""
     monkeypatch.setenv("NIPYPE_NO_ET", "1")
     archive = intermediate_path(tmp_path / "out", "01", None)
     archive.parent.mkdir(parents=True)
@@ -143,7 +143,7 @@ def test_what_an_archive_holds_is_not_computed(
     assert not isdefined(found.outputs_file)
 
 
-def test_outputs_are_written_down(node: Node) -> None:
+def test_outputs_are_written_to_json_file(node: Node) -> None:
     node.config = {"execution": {"remove_unnecessary_outputs": "false"}}
     outputs = node.run().outputs
     written = json.loads(Path(outputs.outputs_file).read_text())

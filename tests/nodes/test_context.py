@@ -1,4 +1,4 @@
-"""What the results of a visit are said to be made of."""
+"""Sources and methods that the outputs of a visit name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from bids_msseg.bids.derivatives import Extras
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
-from bids_msseg.nodes.delivery import DerivativesContext
+from bids_msseg.nodes.context import DerivativesContext
 
 BIDS = Path("/bids")
 VISIT = Visit(
@@ -22,7 +22,7 @@ NAMED = {"drawn": Path("/masks"), "infarct": Path("/infarct")}
 GIVEN = DerivativesContext(VISIT, Path("/out"), BIDS, None, 0.1, 0.5, 3.0, derivatives=NAMED)
 
 
-def test_a_given_mask_and_masks_that_are_excluded_are_sources() -> None:
+def test_given_mask_and_exclusion_masks_are_sources() -> None:
     excluded = ("bids:infarct:a.nii.gz", "bids:infarct:b.nii.gz")
     flair = "bids:raw:sub-01_FLAIR.nii.gz"
     assert GIVEN.lesion_sources() == (flair, "bids:drawn:m.nii.gz", *excluded)
@@ -33,7 +33,7 @@ def test_a_given_mask_and_masks_that_are_excluded_are_sources() -> None:
     assert (plain.method().masks, plain.method().excluded) == ("", "")
 
 
-def test_networks_that_find_the_anatomy_alone_are_named_so() -> None:
+def test_methods_name_networks_used_only_for_anatomy() -> None:
     model, asked = ModelUse("cascade", "1", "0" * 64), Extras(filled=True)
     filled = replace(GIVEN, model=model, extras=asked)
     assert (GIVEN.with_anatomy, filled.with_anatomy) == (False, True)

@@ -1,4 +1,4 @@
-"""The archive of what the steps before the cut have found."""
+"""The archive of intermediate results from the steps before delineation."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def usable(out: Path, fingerprint: str = "f", versions: Mapping[str, str] = VERS
     return is_usable(archive, out, fingerprint=fingerprint, versions=versions)
 
 
-def test_what_was_stored_comes_back(out: Path, tmp_path: Path) -> None:
+def test_archive_returns_stored_outputs(out: Path, tmp_path: Path) -> None:
     archive = intermediate_path(out, "01", None)
     assert usable(out)
     assert stored_steps(archive) == {"brain", "segment", "on_flair_FLAIR"}
@@ -63,7 +63,7 @@ def test_what_was_stored_comes_back(out: Path, tmp_path: Path) -> None:
     assert (tmp_path / "mask.nii.gz").read_bytes() == b"voxels"
 
 
-def test_what_out_holds_is_not_stored_twice(out: Path, tmp_path: Path) -> None:
+def test_published_files_are_not_stored_twice(out: Path, tmp_path: Path) -> None:
     archive = intermediate_path(out, "01", None)
     with zipfile.ZipFile(archive) as opened:
         assert set(opened.namelist()) == {MANIFEST, "segment/mask.nii.gz"}
@@ -71,7 +71,7 @@ def test_what_out_holds_is_not_stored_twice(out: Path, tmp_path: Path) -> None:
     assert found == {"out_file": str(out / PLACE)}
 
 
-def test_other_inputs_or_versions_make_it_useless(out: Path) -> None:
+def test_archive_of_other_inputs_or_versions_is_not_usable(out: Path) -> None:
     assert not usable(out, "g")
     assert not usable(out, versions={**VERSIONS, "torch": "3"})
     assert not usable(out, versions={"bids_msseg": "1"})
@@ -81,7 +81,7 @@ def _replace(out: Path) -> None:
     (out / PLACE).write_bytes(b"another FLAIR")
 
 
-def _lose(out: Path) -> None:
+def _delete_published_file(out: Path) -> None:
     (out / PLACE).unlink()
 
 
@@ -111,7 +111,7 @@ def _other_content(text: str) -> Callable[[Path], None]:
     "spoil",
     [
         _replace,
-        _lose,
+        _delete_published_file,
         _no_archive,
         _cut_off,
         _changed_byte,
@@ -131,6 +131,8 @@ def _other_content(text: str) -> Callable[[Path], None]:
         ),
     ],
 )
-def test_what_is_damaged_is_not_used(out: Path, spoil: Callable[[Path], None]) -> None:
+def test_damaged_or_outdated_archive_is_not_usable(
+    out: Path, spoil: Callable[[Path], None]
+) -> None:
     spoil(out)
     assert not usable(out)

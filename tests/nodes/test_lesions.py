@@ -1,4 +1,4 @@
-"""From the working grid back to grids that users know."""
+"""Nodes that bring lesions from the working grid to the output grids."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def balls(shape: tuple[int, ...], affine: np.ndarray, *which: tuple[Any, float])
 
 
 def grid_of(axes: str, spacing: tuple[float, float, float] = (1.5, 1.0, 2.0)) -> Volume:
-    """An empty image whose stored axes point where the letters say."""
+    """Return an empty image whose stored axes have the given orientation."""
     order = [0 if c in "LR" else 1 if c in "PA" else 2 for c in axes]
     shape = tuple(int(40 / spacing[w]) for w in order)
     affine = np.eye(4)
@@ -67,7 +67,7 @@ def grid_of(axes: str, spacing: tuple[float, float, float] = (1.5, 1.0, 2.0)) ->
 
 @pytest.fixture
 def maps(save: Callable[..., Path], save_affine: Callable[..., Path]) -> dict[str, Any]:
-    """What the cascade gives: three lesions, one candidate that it refuses, a speck."""
+    """Outputs of the cascade: three lesions, one rejected candidate and a speck."""
     lesions, refused = balls(SHAPE, WORK, *BLOBS), balls(SHAPE, WORK, REFUSED)
     probability = np.where(lesions, 0.9, np.where(refused, 0.2, 0)).astype(np.float32)
     probability[6:8, 8:10, 10:12] = 0.9
@@ -91,7 +91,7 @@ def read(path: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LAS", "PSR", "AIL"])
-def test_delineate_on_the_stored_grid(
+def test_delineate_writes_maps_on_stored_flair_grid(
     run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any], axes: str
 ) -> None:
     grid = grid_of(axes)
@@ -107,7 +107,7 @@ def test_delineate_on_the_stored_grid(
     assert (read(found.rejected_file) > 0)[balls(grid.shape, grid.affine, (REFUSED[0], 2))].all()
 
 
-def test_rows_account_for_every_candidate(
+def test_lesion_table_has_rows_for_all_candidates(
     run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any]
 ) -> None:
     grid = grid_of("RAS", (1.0, 1.0, 1.0))
@@ -129,15 +129,15 @@ def test_rows_account_for_every_candidate(
         inside = blobs == number
         assert lesions[inside].any() != refused[inside].all()
     np.testing.assert_allclose(kept[0]["centroid"], BLOBS[0][0], atol=0.6)
-    # the grids are half a voxel apart, so that means hold some of what lies outside
+    # the grids differ by half a voxel, so the means include some outside voxels
     assert 0.6 < kept[0]["p_cnn1"] < 0.8 + 1e-6
     assert 0.7 < kept[0]["p_cnn2_lesion"] < 0.95 + 1e-6
 
 
-def test_what_is_rejected_is_a_candidate_whatever_interpolation_does(
+def test_rejected_voxels_are_candidates_after_interpolation(
     run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any]
 ) -> None:
-    """A low threshold and half a voxel between the grids: lesion voxels beyond the candidates."""
+    """A low threshold and a shift by half a voxel give lesion voxels outside candidates."""
     grid = grid_of("RAS", (1.0, 1.0, 1.0))
     given = {**maps, "threshold": 0.05, "min_volume": 1000.0}
     found = run(Delineate, flair_file=save("flair", grid.data, grid.affine + 0.0), **given)
@@ -146,7 +146,9 @@ def test_what_is_rejected_is_a_candidate_whatever_interpolation_does(
     assert (rejected <= candidates).all()
 
 
-def test_nothing_found(run: Callable[..., Any], save: Callable[..., Path], maps: Any) -> None:
+def test_empty_maps_give_empty_table_and_mask(
+    run: Callable[..., Any], save: Callable[..., Path], maps: Any
+) -> None:
     empty = save("empty", np.zeros(SHAPE, np.float32), WORK)
     names = ("probability_file", "candidate_file", "lesion_file", "candidates_file")
     grid = grid_of("RAS")
@@ -157,7 +159,7 @@ def test_nothing_found(run: Callable[..., Any], save: Callable[..., Path], maps:
 
 
 @pytest.mark.parametrize("axes", ORIENTATIONS[::7])
-def test_onto_grid_keeps_places(
+def test_onto_grid_keeps_world_positions(
     run: Callable[..., Any], save: Callable[..., Path], axes: str
 ) -> None:
     data = balls(SHAPE, WORK, *BLOBS).astype(np.float32)
@@ -175,7 +177,7 @@ def test_onto_grid_keeps_places(
     assert 2 * ((image > 0.5) & truth).sum() / ((image > 0.5).sum() + truth.sum()) > 0.85
 
 
-def test_onto_grid_with_a_rim_shows_no_more(
+def test_onto_grid_with_rim_shows_only_brain_and_rim(
     run: Callable[..., Any], save: Callable[..., Path]
 ) -> None:
     grid = grid_of("RAS", (1.0, 1.0, 1.0))
@@ -201,7 +203,7 @@ def moved(x: float, y: float, z: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("invert", [False, True])
-def test_mask_in_a_space_that_is_shifted(
+def test_mask_in_space_follows_transform(
     run: Callable[..., Any],
     save: Callable[..., Path],
     save_affine: Callable[..., Path],
@@ -225,10 +227,10 @@ def test_mask_in_a_space_that_is_shifted(
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.85
 
 
-def test_mask_on_the_grid_of_a_series(
+def test_mask_in_space_on_grid_of_4d_series(
     run: Callable[..., Any], tmp_path: Path, maps: dict[str, Any]
 ) -> None:
-    """Aligned with the FLAIR, so that no transform is needed."""
+    """The series is aligned with the FLAIR, so the node needs no transform."""
     grid = grid_of("LAS")
     series = np.zeros((*grid.shape, 3), np.int16)
     nib.save(nib.Nifti1Image(series, grid.affine), tmp_path / "dwi.nii.gz")
@@ -243,11 +245,11 @@ def test_mask_on_the_grid_of_a_series(
     truth = balls(grid.shape, grid.affine, *BLOBS)
     found = np.asarray(mask.dataobj) > 0
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.85
-    # of a contrast that was left out there is no transform, and no mask
+    # a contrast that was left out has no transform and no mask
     assert not isdefined(run(MaskInSpace, **inputs).mask_file)
 
 
-def test_mask_in_the_embedded_template(
+def test_mask_in_space_of_embedded_template(
     run: Callable[..., Any], save_affine: Callable[..., Path], maps: dict[str, Any]
 ) -> None:
     found = run(
@@ -264,7 +266,7 @@ def test_mask_in_the_embedded_template(
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.85
 
 
-def test_regions_follow_the_given_anatomy_and_its_ventricles_are_written(
+def test_given_anatomy_sets_lesion_regions_and_ventricle_mask(
     run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any]
 ) -> None:
     grid = grid_of("LPS", (1.0, 1.0, 1.0))
@@ -283,7 +285,7 @@ def test_regions_follow_the_given_anatomy_and_its_ventricles_are_written(
 
 
 @pytest.mark.parametrize("which", range(len(BLOBS)))
-def test_a_lesion_outside_the_brain_is_rejected_with_that_reason(
+def test_extracerebral_lesion_is_rejected_with_reason(
     run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any], which: int
 ) -> None:
     centre, radius = BLOBS[which]
@@ -295,14 +297,14 @@ def test_a_lesion_outside_the_brain_is_rejected_with_that_reason(
     gone = [row for row in rows if row["reason"] == "extracerebral"]
     assert [row["status"] for row in gone] == ["rejected"]
     np.testing.assert_allclose(gone[0]["centroid"], centre, atol=0.6)
-    # what the nets said of it stays in its row
+    # the probabilities of the networks stay in the row
     assert gone[0]["p_final"] > 0.5
     assert sum(row["status"] == "kept" for row in rows) == 2
     there = balls(grid.shape, grid.affine, (centre, radius - 1.5))
     assert (read(found.rejected_file) > 0)[there].all()
     assert not (read(found.mask_file) > 0)[there].any()
     assert not (read(found.probseg_file) >= 0.5)[there].any()
-    # other spaces are cut from this one
+    # masks in other spaces are thresholded from this map
     probability = read(found.probability_file)
     blob = balls(SHAPE, WORK, BLOBS[which])
     assert not probability[blob].any()
@@ -311,10 +313,10 @@ def test_a_lesion_outside_the_brain_is_rejected_with_that_reason(
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_an_exclusion_mask_takes_a_lesion(
+def test_exclusion_mask_removes_lesion(
     run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any], parts: int
 ) -> None:
-    """In one mask or in two halves; what lies beside it stays as it was."""
+    """One mask or two half masks; the lesions outside the mask do not change."""
     grid = grid_of("PSR")
     flair = save("flair", grid.data, grid.affine)
     excluded = balls(grid.shape, grid.affine, (BLOBS[0][0], BLOBS[0][1] + 2))
@@ -338,7 +340,7 @@ def test_an_exclusion_mask_takes_a_lesion(
     (gone,) = [row for row in rows if row["reason"] == "excluded"]
     assert gone["n_voxels"] >= taken
     assert not read(found.probseg_file)[excluded].any()
-    # other spaces are cut from this one
+    # masks in other spaces are thresholded from this map
     blob = balls(SHAPE, WORK, BLOBS[0])
     assert not read(found.probability_file)[blob].any()
     far = ~balls(SHAPE, WORK, (BLOBS[0][0], BLOBS[0][1] + 4))
@@ -347,7 +349,32 @@ def test_an_exclusion_mask_takes_a_lesion(
     )
 
 
-def test_an_exclusion_mask_that_cannot_be_used(
+@pytest.mark.parametrize(("values", "notes"), [((1,), 0), ((255,), 0), ((1, 5, 7), 1)])
+def test_values_of_exclusion_mask_are_noted(
+    run: Callable[..., Any],
+    save: Callable[..., Path],
+    maps: dict[str, Any],
+    given: Callable[..., dict[str, Any]],
+    values: tuple[int, ...],
+    notes: int,
+) -> None:
+    """Networks and given masks pass on the same notes."""
+    grid = grid_of("PSR")
+    drawn = np.zeros(grid.shape, np.uint8)
+    drawn.flat[: len(values)] = values
+    files = [str(save("excluded", drawn, grid.affine))]
+    flair = save("flair", grid.data, grid.affine)
+    lesions = balls(grid.shape, grid.affine, *BLOBS).astype(np.uint8)
+    found = [
+        run(Delineate, flair_file=flair, exclusion_files=files, **maps),
+        run(TakeGivenMask, exclusion_files=files, **given(lesions)),
+    ]
+    for outputs in found:
+        assert len(outputs.notes) == notes
+        assert all("excluded" in note for note in outputs.notes)
+
+
+def test_exclusion_mask_on_another_grid_is_refused(
     run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any]
 ) -> None:
     grid = grid_of("PSR")
@@ -358,13 +385,13 @@ def test_an_exclusion_mask_that_cannot_be_used(
 
 
 @pytest.mark.parametrize("place", [(9, -12, -8), (19, 19, 19), None])
-def test_without_a_lesion_outside_the_brain_nothing_changes(
+def test_outputs_without_extracerebral_lesion_do_not_change(
     run: Callable[..., Any],
     save: Callable[..., Path],
     maps: dict[str, Any],
     place: tuple[int, int, int] | None,
 ) -> None:
-    """A candidate that was refused anyway, a place without any, no map at all."""
+    """The map covers a rejected candidate, covers no candidate, or is missing."""
     grid = grid_of("RAS", (1.0, 1.0, 1.0))
     flair = save("flair", grid.data, grid.affine)
     plain = run(Delineate, flair_file=flair, **maps)
@@ -379,7 +406,7 @@ def test_without_a_lesion_outside_the_brain_nothing_changes(
         assert one.read_bytes() == other.read_bytes()
 
 
-def test_a_space_of_a_contrast_that_was_left_out_has_no_mask(
+def test_space_of_left_out_contrast_has_no_mask(
     run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any]
 ) -> None:
     grid = grid_of("LPS")
@@ -394,10 +421,10 @@ def test_a_space_of_a_contrast_that_was_left_out_has_no_mask(
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_a_contrast_that_was_left_out_is_shown_without_its_features(
+def test_left_out_contrast_is_blurred(
     run: Callable[..., Any], save: Callable[..., Path], size: int
 ) -> None:
-    """A bright point of a few voxels, as a part of a face is, is hardly seen any more."""
+    """A bright spot of a few voxels, such as a part of a face, almost disappears."""
     data = np.zeros(SHAPE, np.float32)
     data[20 : 20 + size, 22 : 22 + size, 24 : 24 + size] = 100
     grid = grid_of("RAS", (1.0, 1.0, 1.0))
@@ -414,7 +441,7 @@ def test_a_contrast_that_was_left_out_is_shown_without_its_features(
 def given(
     save: Callable[..., Path], save_affine: Callable[..., Path]
 ) -> Callable[..., dict[str, Any]]:
-    """Inputs of the node for a mask on a grid of its own, and a brain of some radius."""
+    """Make the inputs of the node from a lesion mask and the radius of a brain."""
     grid = grid_of("PSR")
 
     def make(data: np.ndarray, brain: float = 99.0) -> dict[str, Any]:
@@ -429,7 +456,7 @@ def given(
     return make
 
 
-def test_a_given_mask_stands_for_the_networks(
+def test_given_mask_replaces_network_outputs(
     run: Callable[..., Any], given: Callable[..., dict[str, Any]]
 ) -> None:
     grid = grid_of("PSR")
@@ -445,7 +472,7 @@ def test_a_given_mask_stands_for_the_networks(
     assert found.notes == []
 
 
-def test_values_of_a_given_mask(
+def test_selected_values_of_given_mask_are_lesions(
     run: Callable[..., Any], given: Callable[..., dict[str, Any]]
 ) -> None:
     grid = grid_of("PSR")
@@ -460,7 +487,7 @@ def test_values_of_a_given_mask(
     assert two.notes == []
 
 
-def test_a_given_mask_of_another_head_is_noted(
+def test_given_mask_outside_brain_is_noted(
     run: Callable[..., Any], given: Callable[..., dict[str, Any]]
 ) -> None:
     grid = grid_of("PSR")
@@ -469,10 +496,10 @@ def test_a_given_mask_of_another_head_is_noted(
     assert "outside the brain" in note
 
 
-def test_a_given_mask_of_very_many_specks(
+def test_rejected_labels_of_given_mask_may_exceed_int16(
     run: Callable[..., Any], save: Callable[..., Path], save_affine: Callable[..., Path]
 ) -> None:
-    """Their numbers are more than 16 bits hold."""
+    """There are more labels than a signed 16-bit integer can hold."""
     specks = np.zeros((68, 68, 68), np.uint8)
     specks[::2, ::2, ::2] = 1
     file = save("specks", specks, np.eye(4))
@@ -488,7 +515,7 @@ def test_a_given_mask_of_very_many_specks(
     assert (rejected.min(), rejected.max()) == (0, 34**3)
 
 
-def test_an_empty_given_mask_is_no_lesion(
+def test_empty_given_mask_has_no_lesions(
     run: Callable[..., Any], given: Callable[..., dict[str, Any]]
 ) -> None:
     found = run(TakeGivenMask, **given(np.zeros(grid_of("PSR").shape, np.uint8)))
@@ -496,7 +523,7 @@ def test_an_empty_given_mask_is_no_lesion(
     assert not read(found.mask_file).any()
 
 
-def test_an_exclusion_mask_takes_a_given_lesion(
+def test_exclusion_mask_removes_given_lesion(
     run: Callable[..., Any], save: Callable[..., Path], given: Callable[..., dict[str, Any]]
 ) -> None:
     grid = grid_of("PSR")
@@ -513,14 +540,14 @@ def test_an_exclusion_mask_takes_a_given_lesion(
 
 
 @pytest.mark.parametrize(("space", "shift"), [("FLAIR", None), ("T1w", 10.0), ("MNI", -10.0)])
-def test_regions_of_an_atlas_in_its_own_space(
+def test_atlas_regions_are_measured_in_atlas_space(
     run: Callable[..., Any],
     save: Callable[..., Path],
     save_affine: Callable[..., Path],
     space: str,
     shift: float | None,
 ) -> None:
-    """Region 1 lies left of x = 10 mm in the world of the atlas, region 2 right of it."""
+    """In atlas coordinates, region 1 has x < 10 mm, and region 2 has larger x."""
     labels = np.zeros((20, 5, 5), np.int16)
     labels[2:4], labels[12:15] = 1, 2
     atlas = np.full((40, 5, 5), 2, np.int16)
@@ -539,14 +566,14 @@ def test_regions_of_an_atlas_in_its_own_space(
     )
     rows = json.loads(Path(found.rows_file).read_text())
     loads = {row["name"]: row["lesion_ml"] for row in rows}
-    # moved by 10 mm to the right, all lie in region 2
+    # after a shift by 10 mm to the right, all lesions are in region 2
     left = 0.05 if shift is None else 0.0
     assert loads == pytest.approx({"label 1": left, "label 2": 0.125 - left, "outside": 0.0})
     assert {row["atlas"] for row in rows} == {"parts"}
     assert found.notes == []
 
 
-def test_an_atlas_of_a_contrast_that_was_left_out_has_no_rows(
+def test_atlas_of_left_out_contrast_has_no_rows(
     run: Callable[..., Any], save: Callable[..., Path]
 ) -> None:
     path = save("parts", np.ones((5, 5, 5), np.int16), np.eye(4))
@@ -556,13 +583,13 @@ def test_an_atlas_of_a_contrast_that_was_left_out_has_no_rows(
 
 
 @pytest.mark.parametrize("shift", [None, 10.0])
-def test_lesions_are_filled_on_the_grid_of_the_image(
+def test_lesions_are_filled_on_grid_of_image(
     run: Callable[..., Any],
     save: Callable[..., Path],
     save_affine: Callable[..., Path],
     shift: float | None,
 ) -> None:
-    """The world of a T1w lies 10 mm to the right of that of the FLAIR."""
+    """The T1w coordinates are shifted by 10 mm to the right of those of the FLAIR."""
     lesion = np.zeros((12, 11, 10), np.uint8)
     lesion[3:5, 4:7, 4:6] = 1
     place = moved(shift or 0, 0, 0)
@@ -577,7 +604,7 @@ def test_lesions_are_filled_on_the_grid_of_the_image(
     np.testing.assert_array_equal(read(found.out_file), np.full(lesion.shape, 100))
 
 
-def test_a_contrast_that_was_left_out_is_not_filled(
+def test_left_out_contrast_is_not_filled(
     run: Callable[..., Any], save: Callable[..., Path]
 ) -> None:
     image = save("image", np.ones((5, 5, 5), np.float32), np.eye(4))

@@ -1,4 +1,4 @@
-"""What the last node says of contrasts that could not be aligned."""
+"""Outputs of the last node, also for contrasts that could not be aligned."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from bids_msseg.bids.paths import figure_path, lesion_roi_path
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.nodes import outputs
-from bids_msseg.nodes.delivery import DerivativesContext
+from bids_msseg.nodes.context import DerivativesContext
 from bids_msseg.spaces import AtlasChoice, OutputSpace
 
 LEFT_OUT = [(), ("T1w",), ("T2w",), ("T1w", "T2w")]
 
 
 @pytest.fixture
-def delivery(tmp_path: Path) -> DerivativesContext:
+def context(tmp_path: Path) -> DerivativesContext:
     paths = {name: tmp_path / f"sub-01_{name}.nii.gz" for name in ("FLAIR", "T1w", "T2w")}
     for path in paths.values():
         nib.save(nib.Nifti1Image(np.ones((6, 6, 6), np.int16), np.eye(4)), path)
@@ -35,10 +35,10 @@ def delivery(tmp_path: Path) -> DerivativesContext:
 
 
 @pytest.mark.parametrize("left_out", LEFT_OUT)
-def test_what_was_left_out_is_no_source_of_anything(
-    delivery: DerivativesContext, left_out: tuple[str, ...]
+def test_left_out_contrast_is_not_a_source(
+    context: DerivativesContext, left_out: tuple[str, ...]
 ) -> None:
-    used = delivery.without(left_out)
+    used = context.without(left_out)
     expected = [name for name in ("FLAIR", "T1w", "T2w") if name not in left_out]
     assert list(used.visit.contrasts) == expected
     assert used.sources() == tuple(f"bids:raw:sub-01_{name}.nii.gz" for name in expected)
@@ -48,18 +48,18 @@ def test_what_was_left_out_is_no_source_of_anything(
 
 
 @pytest.mark.parametrize("left_out", LEFT_OUT)
-def test_the_record_has_it_as_not_used(
-    delivery: DerivativesContext, left_out: tuple[str, ...]
+def test_record_marks_left_out_contrast_as_not_used(
+    context: DerivativesContext, left_out: tuple[str, ...]
 ) -> None:
-    used = delivery.without(left_out)
-    for name, path in delivery.visit.contrasts.items():
+    used = context.without(left_out)
+    for name, path in context.visit.contrasts.items():
         use = outputs._use(used, name, path)
         assert use.used == (name not in left_out)
         assert bool(use.note) == (name in left_out)
 
 
 @pytest.mark.parametrize("left_out", LEFT_OUT)
-def test_names_go_with_the_files_that_there_are(left_out: tuple[str, ...]) -> None:
+def test_names_of_left_out_contrasts_are_removed(left_out: tuple[str, ...]) -> None:
     inputs = {
         "left_out": list(left_out),
         "space_names": ["T1w", "T1w qsm", "MNI152NLin2009aSym:res-1", "FLAIR dwi"],
@@ -84,24 +84,24 @@ def test_names_go_with_the_files_that_there_are(left_out: tuple[str, ...]) -> No
         ("registrationMNI152NLin2009aSym",),
     ],
 )
-def test_the_record_lists_the_pictures(entities: dict[str, str], labels: tuple[str, ...]) -> None:
+def test_record_lists_figures(entities: dict[str, str], labels: tuple[str, ...]) -> None:
     visit = Visit("01", "1", Path("f.nii.gz"), entities=entities)
     paths = [figure_path(Path("/out"), visit, label, extension=".png") for label in labels]
     assert outputs._figure_labels(map(str, paths)) == labels
 
 
-def test_one_table_holds_the_regions_of_all_atlases(
-    delivery: DerivativesContext, tmp_path: Path
+def test_atlas_table_holds_regions_of_all_atlases(
+    context: DerivativesContext, tmp_path: Path
 ) -> None:
     files = []
     for name in ("a", "b"):
         row = {"atlas": name, "label": 1, "name": "left", "region_ml": float("nan")}
         files.append(tmp_path / f"{name}.json")
         files[-1].write_text(json.dumps([row]))
-    table = ATLASES.path(delivery.out_dir, delivery.visit, ".tsv")
-    outputs._publish_atlases(delivery, map(str, files))
+    table = ATLASES.path(context.out_dir, context.visit, ".tsv")
+    outputs._publish_atlases(context, map(str, files))
     assert not table.exists()
-    asked = replace(delivery, extras=Extras(atlases=(AtlasChoice.parse("sides"),)))
+    asked = replace(context, extras=Extras(atlases=(AtlasChoice.parse("sides"),)))
     outputs._publish_atlases(asked, map(str, files))
     rows = load_tsv(table)
     assert [(row["atlas"], row["name"], row["region_ml"]) for row in rows] == [
@@ -109,19 +109,19 @@ def test_one_table_holds_the_regions_of_all_atlases(
         ("b", "left", "n/a"),
     ]
     assert list(json.loads(table.with_suffix(".json").read_text())) == list(rows[0])
-    # a contrast that could not be aligned leaves no row, but the table
+    # for a contrast that could not be aligned, the table has no rows
     outputs._publish_atlases(asked, [])
     assert load_tsv(table) == []
 
 
 @pytest.mark.parametrize("left_out", [(), ("T1w",)])
-def test_filled_images_are_described_as_what_they_were_made_of(
-    delivery: DerivativesContext, tmp_path: Path, left_out: tuple[str, ...]
+def test_sidecar_of_filled_image_describes_its_source(
+    context: DerivativesContext, tmp_path: Path, left_out: tuple[str, ...]
 ) -> None:
-    # a text is no answer
+    # a string is not a valid value
     metadata = {"T1w": {"SkullStripped": True}, "FLAIR": {"SkullStripped": "no"}}
-    visit = replace(delivery.visit, metadata=metadata)
-    asked = replace(delivery, visit=visit, extras=Extras(filled=True)).without(left_out)
+    visit = replace(context.visit, metadata=metadata)
+    asked = replace(context, visit=visit, extras=Extras(filled=True)).without(left_out)
     kept = [name for name in ("FLAIR", "T1w") if name not in left_out]
     files = [tmp_path / f"{name}.nii.gz" for name in kept]
     for file in files:
@@ -143,11 +143,11 @@ def test_filled_images_are_described_as_what_they_were_made_of(
     assert len(list(asked.out_dir.rglob("*filled*.nii.gz"))) == len(kept)
 
 
-def test_masks_say_whose_grid_they_have(delivery: DerivativesContext, tmp_path: Path) -> None:
+def test_mask_sidecar_states_reference_grid(context: DerivativesContext, tmp_path: Path) -> None:
     """A file outside of all datasets is named without its folder."""
     inside, outside = tmp_path / "sub-01_qsm.nii.gz", tmp_path.parent / "b 0.nii.gz"
     grids = (OutputSpace("qsm", None, str(inside), "T1w"), OutputSpace("b0", None, str(outside)))
-    asked = replace(delivery, extras=Extras(grids=grids))
+    asked = replace(context, extras=Extras(grids=grids))
     mask = tmp_path / "mask.nii.gz"
     mask.touch()
     names = ["T1w", "MNI152NLin2009aSym:res-1", "T1w qsm", "FLAIR b0"]
@@ -168,10 +168,10 @@ def test_masks_say_whose_grid_they_have(delivery: DerivativesContext, tmp_path: 
 
 
 @pytest.mark.parametrize("left_out", [(), ("T1w",)])
-def test_the_mask_for_fmriprep(
-    delivery: DerivativesContext, tmp_path: Path, left_out: tuple[str, ...]
+def test_fmriprep_mask_is_published_only_with_t1w(
+    context: DerivativesContext, tmp_path: Path, left_out: tuple[str, ...]
 ) -> None:
-    asked = replace(delivery, extras=Extras(roi=True)).without(left_out)
+    asked = replace(context, extras=Extras(roi=True)).without(left_out)
     mask = tmp_path / "mask.nii.gz"
     mask.write_bytes(b"mask")
     outputs._publish_roi(asked, {} if left_out else {"roi_file": str(mask)})

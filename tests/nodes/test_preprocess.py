@@ -1,4 +1,4 @@
-"""Nodes around the imaging package, and the cascade's node, on small images."""
+"""Preprocessing nodes and the node of the cascade, on small images."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from nipype.pipeline.engine.nodes import NodeExecutionError
 
 from bids_msseg.imaging.brain_check import CheckedBrain
 from bids_msseg.imaging.normalise import Stack
-from bids_msseg.imaging.registration.affine import Registration
 from bids_msseg.imaging.registration.itk import read_itk_affine, write_itk_affine
+from bids_msseg.imaging.registration.result import Registration
 from bids_msseg.models.anatomy import Anatomy
 from bids_msseg.nodes.base import FAILURE_FILE
 from bids_msseg.nodes.preprocess import (
@@ -55,34 +55,38 @@ def brain(tmp_path: Path, make_phantom: Callable[..., Any]) -> Path:
     return path
 
 
-def test_conform_turns_to_ras(run: Run, tmp_path: Path, make_phantom: Callable[..., Any]) -> None:
+def test_conform_reorients_to_ras(
+    run: Run, tmp_path: Path, make_phantom: Callable[..., Any]
+) -> None:
     raw = make_phantom("PIL", COARSE).write(tmp_path / "raw.nii.gz", "FLAIR", kind="int16")
     image = nib.load(run(Conform, in_file=raw, contrast="FLAIR").out_file)
     assert nib.aff2axcodes(image.affine) == ("R", "A", "S")
     assert image.get_data_dtype() == np.float32
 
 
-def test_conform_leaves_word_of_a_damaged_file(run: Run, tmp_path: Path, flair: Path) -> None:
+def test_conform_reports_damaged_file(run: Run, tmp_path: Path, flair: Path) -> None:
     flair.write_bytes(flair.read_bytes()[:-200])
     with pytest.raises(NodeExecutionError):
         run(Conform, in_file=flair, contrast="FLAIR")
-    told = json.loads(next(tmp_path.rglob(FAILURE_FILE)).read_text())
-    assert told["code"] == 65
-    assert "flair.nii.gz is damaged" in told["message"]
+    failure = json.loads(next(tmp_path.rglob(FAILURE_FILE)).read_text())
+    assert failure["code"] == 65
+    assert "flair.nii.gz is damaged" in failure["message"]
 
 
 @pytest.mark.parametrize("answer", ["auto", "yes"])
-def test_brain_of_a_stripped_image(run: Run, flair: Path, brain: Path, answer: str) -> None:
+def test_brain_mask_of_skull_stripped_image_is_its_support(
+    run: Run, flair: Path, brain: Path, answer: str
+) -> None:
     found = run(FindBrain, in_file=flair, skull_stripped=answer)
     assert found.how == "stripped"
     assert (read(found.mask_file) == read(str(brain))).all()
 
 
 @pytest.mark.parametrize("trailing", [False, True])
-def test_given_mask_is_brought_onto_the_image(
+def test_given_mask_is_resampled_to_image(
     run: Run, tmp_path: Path, flair: Path, make_phantom: Callable[..., Any], trailing: bool
 ) -> None:
-    """Masks of other pipelines may be stored otherwise, also with a fourth axis of length one."""
+    """Masks of other pipelines may have other stored axes, or a fourth axis of length 1."""
     stored = make_phantom("LPS", COARSE)
     mask = (stored.image("FLAIR") > 0).astype(np.uint8)
     path = tmp_path / "given.nii.gz"
@@ -93,7 +97,7 @@ def test_given_mask_is_brought_onto_the_image(
     assert ((read(found.mask_file) > 0) == (read(str(flair)) > 0)).mean() > 0.999
 
 
-def test_given_mask_that_lies_elsewhere(run: Run, tmp_path: Path, flair: Path) -> None:
+def test_given_mask_without_overlap_is_refused(run: Run, tmp_path: Path, flair: Path) -> None:
     path = tmp_path / "far.nii.gz"
     affine = np.diag([1.0, 1, 1, 1])
     affine[:3, 3] = 1000
@@ -102,11 +106,11 @@ def test_given_mask_that_lies_elsewhere(run: Run, tmp_path: Path, flair: Path) -
         run(FindBrain, in_file=flair, given_mask=path)
 
 
-def test_coregister_undoes_a_turn(
+def test_coregister_recovers_rotation(
     run: Run, tmp_path: Path, flair: Path, brain: Path, make_phantom: Callable[..., Any]
 ) -> None:
     t1w = make_phantom("RAS", (3.0, 3.0, 3.0), turn=6.0).write(tmp_path / "t1w.nii.gz", "T1w")
-    # the phantom turns with its grid, so its world is the FLAIR's until the header forgets it
+    # the phantom turns with its grid; a straight affine makes the image appear rotated
     image = nib.load(t1w)
     straight = make_phantom("RAS", (3.0, 3.0, 3.0)).affine
     nib.save(nib.Nifti1Image(image.get_fdata(dtype=np.float32), straight), t1w)
@@ -117,7 +121,7 @@ def test_coregister_undoes_a_turn(
     assert np.linalg.norm(affine[:3, 3]) < 2
 
 
-def test_bias_and_stack(run: Run, flair: Path, brain: Path) -> None:
+def test_bias_is_reduced_and_stack_holds_flair_only(run: Run, flair: Path, brain: Path) -> None:
     image = nib.load(flair)
     ramp = np.linspace(0.7, 1.3, image.shape[0])[:, None, None]
     nib.save(nib.Nifti1Image((image.get_fdata() * ramp).astype("f4"), image.affine), flair)
@@ -130,7 +134,7 @@ def test_bias_and_stack(run: Run, flair: Path, brain: Path) -> None:
     assert after.std() / after.mean() < 0.6 * before.std() / before.mean()
 
 
-def test_segment_gives_maps_on_the_stack(run: Run, tmp_path: Path, bright_model: Path) -> None:
+def test_segment_gives_maps_on_grid_of_stack(run: Run, tmp_path: Path, bright_model: Path) -> None:
     shape = (40, 44, 36)
     data = np.zeros((3, *shape), np.float32)
     brain = np.zeros(shape, bool)
@@ -165,7 +169,7 @@ def test_segment_gives_maps_on_the_stack(run: Run, tmp_path: Path, bright_model:
     assert Path(again.probability_file).read_bytes() == Path(found.probability_file).read_bytes()
 
 
-def test_segment_says_that_a_model_is_broken(run: Run, tmp_path: Path) -> None:
+def test_segment_refuses_invalid_model_file(run: Run, tmp_path: Path) -> None:
     model, stack = tmp_path / "m.safetensors", tmp_path / "stack.npz"
     model.write_bytes(b"no model")
     Stack(
@@ -176,7 +180,7 @@ def test_segment_says_that_a_model_is_broken(run: Run, tmp_path: Path) -> None:
 
 
 def ellipsoid(half_axes: tuple[float, float, float]) -> np.ndarray:
-    """Scaled distance from the middle of a grid of 4 mm: one on the surface."""
+    """Return the scaled distance from the centre of a 4 mm grid; it is 1 on the surface."""
     axes = (np.linspace(-4.0 * n, 4.0 * n, 2 * n + 1) for n in (26, 32, 26))
     x, y, z = np.meshgrid(*axes, indexing="ij")
     a, b, c = half_axes
@@ -210,12 +214,12 @@ def both(tmp_path: Path) -> dict[str, Path]:
         ("brain", "auto", "yes", "stripped", 0),
         ("brain", "auto", "no", "stripped", 1),
         ("brain", "no", "no", "deepbet", 2),
-        # a head called a brain by the option is far too large a brain: a note more
+        # a head that the option declares a brain is too large: one more note
         ("head", "yes", "auto", "stripped", 2),
         ("head", "yes", "yes", "stripped", 3),
     ],
 )
-def test_the_image_decides_whether_the_skull_is_off(
+def test_skull_stripping_follows_option_then_image(
     run: Run,
     both: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
@@ -234,7 +238,7 @@ def test_the_image_decides_whether_the_skull_is_off(
 
 @pytest.mark.parametrize("contrast", ["T1w", "T2w", "T1w of another head"])
 @pytest.mark.parametrize("failure_reason", ["", "little information"])
-def test_a_contrast_is_handed_on_where_its_alignment_is_not_in_doubt(
+def test_contrast_with_failed_alignment_is_left_out(
     run: Run,
     flair: Path,
     brain: Path,
@@ -254,7 +258,7 @@ def test_a_contrast_is_handed_on_where_its_alignment_is_not_in_doubt(
 
 
 @pytest.mark.parametrize("failure_reason", ["", "the brains do not overlap", "turned"])
-def test_a_template_in_doubt_is_not_trusted_and_no_mask_is_held_against_it(
+def test_untrusted_template_is_not_used_to_check_brain(
     run: Run, flair: Path, brain: Path, monkeypatch: pytest.MonkeyPatch, failure_reason: str
 ) -> None:
     result = Registration(np.eye(4), 0.2, 0.2, (), failure_reason)
@@ -282,7 +286,7 @@ def test_a_template_in_doubt_is_not_trusted_and_no_mask_is_held_against_it(
 
 
 @pytest.mark.parametrize("how", ["given", "stripped", "deepbet"])
-def test_a_mask_that_stays_is_the_same_file(
+def test_unchanged_brain_mask_is_same_file(
     run: Run,
     flair: Path,
     brain: Path,

@@ -23,7 +23,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 def weights(bright_model: Path, tmp_path: Path) -> Path:
-    """Weights of which nothing is known."""
+    """Weights without a calibration file."""
     path = tmp_path / "bright.safetensors"
     path.write_bytes(bright_model.read_bytes())
     return path
@@ -45,12 +45,12 @@ def _stack(images: dict[str, Path], mask: Path, target: Path) -> Path:
     return target
 
 
-def _know(weights: Path, **known: Any) -> None:
+def _store_calibration(weights: Path, **known: Any) -> None:
     sha256 = read_header(weights).sha256
     write_calibration(weights, Calibration(**known), name="bright", sha256=sha256)
 
 
-def test_images_under_the_wrong_name_are_flagged(
+def test_image_of_wrong_contrast_is_flagged(
     run: Run, weights: Path, visit: dict[str, Path], tmp_path: Path
 ) -> None:
     brain = visit.pop("brain")
@@ -63,7 +63,7 @@ def test_images_under_the_wrong_name_are_flagged(
         mask=load_volume(brain),
         spacings=dict.fromkeys(volumes, (2, 2, 2)),
     )
-    _know(weights, training=TrainingVisits((own,) * 4))
+    _store_calibration(weights, training=TrainingVisits((own,) * 4))
     common = {"mask_file": brain, "model_file": weights}
     right = run(
         CheckImages,
@@ -105,11 +105,11 @@ def _content(outputs: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return estimate, table
 
 
-def test_a_load_has_an_interval_and_a_kept_lesion_a_confidence(
+def test_calibration_gives_load_interval_and_confidence(
     run: Run, weights: Path, found: dict[str, Path]
 ) -> None:
     load = LoadModel(0.7, 1.0, 0.0, np.log(2), 9)
-    _know(weights, load=load, confidence=ConfidenceModel(1.0, 0.0, 50, 9))
+    _store_calibration(weights, load=load, confidence=ConfidenceModel(1.0, 0.0, 50, 9))
     estimate, table = _content(run(EstimateLoad, model_file=weights, **found))
     assert estimate["expected_ml"] == pytest.approx(0.008)
     assert estimate["low_ml"] == 0
@@ -118,7 +118,7 @@ def test_a_load_has_an_interval_and_a_kept_lesion_a_confidence(
     assert "confidence" not in table[1]
 
 
-def test_without_knowledge_there_is_a_reason(
+def test_estimate_without_calibration_has_a_reason(
     run: Run, weights: Path, found: dict[str, Path]
 ) -> None:
     estimate, table = _content(run(EstimateLoad, model_file=weights, **found))
@@ -126,27 +126,27 @@ def test_without_knowledge_there_is_a_reason(
     assert "confidence" not in table[0]
 
 
-def test_fast_has_no_interval(run: Run, weights: Path, found: dict[str, Path]) -> None:
-    _know(weights, load=LoadModel(0.7, 1.0, 0.0, 1.0, 9))
+def test_fast_mode_has_no_load_interval(run: Run, weights: Path, found: dict[str, Path]) -> None:
+    _store_calibration(weights, load=LoadModel(0.7, 1.0, 0.0, 1.0, 9))
     estimate, _ = _content(run(EstimateLoad, model_file=weights, fast=True, **found))
     assert estimate == {"reason": "intervals and confidence were measured without --fast"}
 
 
-def test_a_judgement_marks_the_record(tmp_path: Path) -> None:
+def test_quality_and_load_interval_are_added_to_record(tmp_path: Path) -> None:
     quality, estimate = tmp_path / "q.json", tmp_path / "e.json"
     quality.write_text(json.dumps({"measures": {"brain_ml": 1.5}, "faults": ["noisy"]}))
     estimate.write_text(json.dumps({"expected_ml": 2.0, "low_ml": 1.0, "high_ml": 3.0}))
-    judged = VisitQuality.read(str(quality), str(estimate))
-    record = judged.mark(VisitRecord("01", None, "sub-01", "ok"))
-    assert (judged.quality, record.quality) == ("flagged", "flagged")
+    visit_quality = VisitQuality.read(str(quality), str(estimate))
+    record = visit_quality.mark(VisitRecord("01", None, "sub-01", "ok"))
+    assert (visit_quality.quality, record.quality) == ("flagged", "flagged")
     again = VisitRecord.from_dict(json.loads(json.dumps(record.to_dict())))
     assert again == record
     assert again.load_interval_ml == (2.0, 1.0, 3.0)
     assert again.load_interval_note == ""
     estimate.write_text(json.dumps({"reason": "unknown"}))
     quality.write_text(json.dumps({"measures": {}, "faults": []}))
-    judged = VisitQuality.read(str(quality), str(estimate))
-    assert (judged.quality, judged.interval_ml, judged.reason) == ("ok", None, "unknown")
+    good = VisitQuality.read(str(quality), str(estimate))
+    assert (good.quality, good.interval_ml, good.reason) == ("ok", None, "unknown")
     assert VisitRecord("01", None, "sub-01", "failed").quality == "n/a"
 
 
@@ -177,23 +177,23 @@ def test_faults_of_earlier_steps_flag_the_visit(
         (2.5, {"reason": "unknown"}, ""),
     ],
 )
-def test_a_load_outside_its_interval_is_said_in_the_record(
+def test_record_notes_load_outside_interval(
     tmp_path: Path, load: float, estimate: dict[str, Any], used: str
 ) -> None:
     files = [tmp_path / name for name in ("q.json", "e.json")]
     for path, content in zip(files, ({"measures": {}, "faults": []}, estimate), strict=True):
         path.write_text(json.dumps(content))
-    judged = VisitQuality.read(*map(str, files))
-    record = judged.mark(VisitRecord("01", None, "sub-01", "ok", lesion_load_ml=load))
+    visit_quality = VisitQuality.read(*map(str, files))
+    record = visit_quality.mark(VisitRecord("01", None, "sub-01", "ok", lesion_load_ml=load))
     assert (f"use the {used}" in record.load_interval_note) == bool(used)
     assert bool(record.load_interval_note) == bool(used)
     assert VisitRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
 
 
-def test_a_load_that_nothing_is_known_of_has_an_interval_with_a_width(
+def test_extrapolated_load_interval_has_positive_width(
     run: Run, weights: Path, found: dict[str, Path]
 ) -> None:
-    _know(weights, load=LoadModel(0.7, 1.5643, -1.8037, 0.8264, 13))
+    _store_calibration(weights, load=LoadModel(0.7, 1.5643, -1.8037, 0.8264, 13))
     estimate, _ = _content(run(EstimateLoad, model_file=weights, **found))
     assert estimate["low_ml"] == 0
     assert estimate["high_ml"] == pytest.approx(0.1285, abs=1e-3)

@@ -1,4 +1,4 @@
-"""The node of another segmenter."""
+"""The node that runs another segmenter."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ shutil.copy(*sys.argv[1:])
 
 @pytest.fixture
 def inputs(save: Callable[..., Path], save_affine: Callable[..., Path]) -> dict[str, Any]:
-    """A FLAIR that is its own probability of lesion, and a T1w 2 mm away from it."""
+    """A FLAIR that also serves as lesion probability, and a T1w shifted by 2 mm."""
     brain = np.zeros((12, 12, 12), np.uint8)
     brain[BRAIN] = 1
     flair = np.full((12, 12, 12), 0.25, np.float32)
@@ -49,7 +49,7 @@ def _copy(name: str) -> CommandSegmenter:
     return CommandSegmenter(identity, (sys.executable, "-c", COPY, name, "{out}"))
 
 
-def test_its_probability_and_its_log_are_left(
+def test_probability_and_log_of_other_segmenter_are_kept(
     run: Callable[..., Any], inputs: dict[str, Any]
 ) -> None:
     found = run(SegmentByOther, segmenter=_copy("{flair}"), **inputs)
@@ -61,14 +61,14 @@ def test_its_probability_and_its_log_are_left(
     assert not (path.parent / "images").exists()
 
 
-def test_a_result_that_cannot_be_one(
+def test_failed_segmenter_reports_error_and_keeps_images(
     run: Callable[..., Any], inputs: dict[str, Any], tmp_path: Path
 ) -> None:
-    """What it was given is left to look at."""
+    """The input images are kept for inspection."""
     with pytest.raises(NodeExecutionError):
         run(SegmentByOther, segmenter=_copy("{folder}/absent"), **inputs)
-    told = json.loads(next(tmp_path.rglob(FAILURE_FILE)).read_text())
-    assert told["code"] == 1
-    assert "copy exited with code 1" in told["message"]
+    failure = json.loads(next(tmp_path.rglob(FAILURE_FILE)).read_text())
+    assert failure["code"] == 1
+    assert "copy exited with code 1" in failure["message"]
     assert next(tmp_path.rglob("images/t1w.nii.gz")).is_file()
     assert not list(tmp_path.rglob("probability.nii.gz"))

@@ -17,7 +17,7 @@ IMAGES = {
 
 
 @pytest.mark.parametrize("left_out", [[], ["T1w"]])
-def test_a_contrast_that_was_left_out_is_stored_as_it_is_not_published(
+def test_unpublished_image_of_left_out_contrast_is_stored(
     run: Callable[..., Any], tmp_path: Path, left_out: list[str]
 ) -> None:
     out = tmp_path / "out"
@@ -44,12 +44,12 @@ def test_a_contrast_that_was_left_out_is_stored_as_it_is_not_published(
         fingerprint="f",
         versions={"a": "1"},
     )
-    # where OUT has it, so that published files are found
+    # the path of the archive in OUT, so that published files are found
     archive = out / "logs/intermediate/sub-01.zip"
     archive.parent.mkdir(parents=True)
     archive.write_bytes(Path(stored.archive_file).read_bytes())
     assert is_usable(archive, out, fingerprint="f", versions={"a": "1"})
-    # an output that there is not stays undefined
+    # a missing output stays undefined
     found = stored_outputs(archive, "coregister_T1w", tmp_path)
     assert found == {"notes": ["odd"], "left_out": left_out}
     flair = stored_outputs(archive, "on_flair_FLAIR", tmp_path)["out_file"]

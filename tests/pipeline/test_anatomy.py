@@ -1,4 +1,4 @@
-"""Volumes of the anatomy on the grid of the FLAIR, and what is implausible about them."""
+"""Anatomy volumes on the FLAIR grid, and the note on implausible volumes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def halves() -> Volume:
 
 
 def coarse() -> Grid:
-    """Every second voxel of them."""
+    """Grid of every second voxel of ``halves``."""
     return Grid(Volume(np.zeros((4, 3, 2), np.uint8), np.diag([2.0, 2, 2, 1])))
 
 
-def test_volumes_are_those_of_the_image_that_is_written() -> None:
+def test_volumes_are_measured_on_resampled_labels() -> None:
     found = measure_brain(halves(), coarse())
     np.testing.assert_array_equal(found.labels, halves().data[::2, ::2, ::2])
     assert found.labels.dtype == np.uint8
@@ -31,7 +31,7 @@ def test_volumes_are_those_of_the_image_that_is_written() -> None:
     assert ml == pytest.approx({Anatomy.CORTEX: 0.096, Anatomy.WHITE_MATTER: 0.096})
 
 
-def test_what_is_implausible_is_one_note() -> None:
+def test_implausible_volumes_are_joined_into_one_note() -> None:
     found = measure_brain(halves(), coarse())
     assert "parenchyma_ml" in [text.split()[0] for text in found.implausible]
     assert all(text in found.note for text in found.implausible)
@@ -40,7 +40,7 @@ def test_what_is_implausible_is_one_note() -> None:
 @pytest.mark.parametrize(
     ("middle", "flagged"), [(3.5, False), (2.5, True), (1.5, True), (5.5, True), (None, False)]
 )
-def test_the_halves_of_the_template_are_compared(middle: float | None, flagged: bool) -> None:
+def test_right_left_ratio_uses_template_midline(middle: float | None, flagged: bool) -> None:
     """The template's midline lies at x = ``middle`` of the FLAIR; all is cerebrum."""
     move = None
     if middle is not None:

@@ -1,4 +1,4 @@
-"""Lesions shared out among the regions of an atlas on another grid."""
+"""Lesion volumes per region of an atlas on another grid."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def moved(x: float) -> np.ndarray:
     ("shift", "front", "back", "outside"),
     [(0.0, 0.002, 0.001, 0.0), (-4.0, 0.001, 0.0, 0.002), (4.0, 0.0, 0.002, 0.001)],
 )
-def test_the_transform_leads_from_the_flair_to_the_atlas(
+def test_transform_maps_flair_to_atlas(
     shift: float, front: float, back: float, outside: float
 ) -> None:
     rows = measure_regions(lesions(), atlas(), moved(shift) if shift else None)
@@ -50,19 +50,19 @@ def test_the_transform_leads_from_the_flair_to_the_atlas(
     assert sum(row.lesion_count for row in rows) == 2
 
 
-def test_an_atlas_that_lies_elsewhere_is_told() -> None:
+def test_non_overlapping_atlas_is_noted() -> None:
     assert outside_note("parts", measure_regions(lesions(), atlas())) == ""
     rows = measure_regions(lesions(), atlas(), moved(100))
     assert math.isnan(rows[-1].region_ml)
     assert "parts" in outside_note("parts", rows)
 
 
-def test_the_embedded_atlas() -> None:
+def test_load_embedded_atlas() -> None:
     found = load_atlas(AtlasChoice.parse("sides"))
     np.testing.assert_array_equal(found.volume.data, embedded_atlas().volume.data)
 
 
-def test_a_file(tmp_path: Path) -> None:
+def test_load_atlas_from_file(tmp_path: Path) -> None:
     path = tmp_path / "seg-parts_dseg.nii.gz"
     save_volume(atlas().volume, path)
     found = load_atlas(AtlasChoice.parse(f"{path}:FLAIR"))
@@ -70,7 +70,7 @@ def test_a_file(tmp_path: Path) -> None:
     assert found.names == {1: "label 1", 2: "label 2"}
 
 
-def test_an_atlas_of_templateflow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_atlas_from_templateflow(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
     def find(*words: object, **more: object) -> Atlas:

@@ -1,4 +1,4 @@
-"""Filled images are those that were given, apart from lesions."""
+"""Lesion filling changes only voxels inside lesions."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def unscaled(image: Any) -> np.ndarray:
 @pytest.mark.parametrize("axes", ["RAS", "LAS", "PSR"])
 @pytest.mark.parametrize("shift", [0.0, 8.0, -8.0])
 def test_only_lesions_change(tmp_path: Path, path: Path, axes: str, shift: float) -> None:
-    """Without the transform, a shift of 8 mm takes cortex or nothing for the white matter."""
+    """Without the transform, a shift of 8 mm puts cortex or background on white matter."""
     given = write(path, axes, shift)
     stored = unscaled(given)
     move = moved(-shift) if shift else None
@@ -73,26 +73,26 @@ def test_only_lesions_change(tmp_path: Path, path: Path, axes: str, shift: float
 
 
 @pytest.mark.parametrize("white", [Anatomy.CEREBELLAR_WHITE, Anatomy.BRAINSTEM])
-def test_white_matter_is_more_than_that_of_the_cerebrum(path: Path, white: Anatomy) -> None:
+def test_cerebellar_and_brainstem_white_matter_is_used(path: Path, white: Anatomy) -> None:
     lesions = unscaled(write(path)) == LESION
     filled = fill_image(path, lesions, anatomy(white=white))
     assert LESION not in np.asarray(filled.dataobj)
 
 
-def test_without_lesions_it_is_the_same_image(path: Path) -> None:
+def test_image_without_lesions_is_unchanged(path: Path) -> None:
     stored = unscaled(write(path))
     filled = fill_image(path, np.zeros(SHAPE, np.uint8), anatomy(white=Anatomy.CORTEX))
     np.testing.assert_array_equal(filled.dataobj, stored)
 
 
-def test_lesions_without_white_matter_are_an_error_of_ours(path: Path) -> None:
+def test_lesions_without_white_matter_raise_data_error(path: Path) -> None:
     lesions = unscaled(write(path)) == LESION
     with pytest.raises(DataError) as error:
         fill_image(path, lesions, anatomy(white=Anatomy.CORTEX))
     assert "--fill-lesions" in error.value.hint
 
 
-def test_what_is_no_number_stays_unless_it_lies_in_a_lesion(path: Path) -> None:
+def test_nonfinite_voxels_change_only_inside_lesions(path: Path) -> None:
     data = np.full(SHAPE, 100, np.float32)
     lesions = np.zeros(SHAPE, bool)
     lesions[3:5, 4:7, 4:6] = True

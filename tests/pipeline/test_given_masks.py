@@ -29,7 +29,7 @@ def write(path: Path, data: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
     return path
 
 
-def test_a_mask_on_the_grid(grid: Grid, tmp_path: Path) -> None:
+def test_given_mask_on_same_grid_is_read(grid: Grid, tmp_path: Path) -> None:
     data = np.zeros((*SHAPE, 1), np.uint8)
     data[2, 3, 4], data[5, 5, 5] = 1, 5
     path = write(tmp_path / "m.nii.gz", data)
@@ -51,7 +51,7 @@ def _moved() -> np.ndarray:
     ("shape", "affine"),
     [((9, 9, 7), AFFINE), (SHAPE, np.diag([2.0, 1.0, 3.0, 1.0])), (SHAPE, _moved())],
 )
-def test_another_grid_names_the_command_that_resamples(
+def test_other_grid_gives_resample_command_as_hint(
     grid: Grid, tmp_path: Path, shape: tuple[int, ...], affine: np.ndarray
 ) -> None:
     path = write(tmp_path / "m.nii.gz", np.ones(shape, np.uint8), affine)
@@ -60,13 +60,13 @@ def test_another_grid_names_the_command_that_resamples(
     assert RESAMPLE in caught.value.hint
 
 
-def test_a_hair_s_breadth_is_the_same_grid(grid: Grid, tmp_path: Path) -> None:
+def test_tiny_affine_difference_is_accepted(grid: Grid, tmp_path: Path) -> None:
     affine = AFFINE + np.array([[0, 0, 0, 0.004]] * 3 + [[0.0] * 4])
     path = write(tmp_path / "m.nii.gz", np.ones(SHAPE, np.uint8), affine)
     assert read_given_mask(path, grid, what="lesion mask")[0].all()
 
 
-def test_what_is_no_mask(grid: Grid, tmp_path: Path) -> None:
+def test_missing_negative_or_damaged_mask_is_refused(grid: Grid, tmp_path: Path) -> None:
     with pytest.raises(NoInputError):
         read_given_mask(tmp_path / "none.nii.gz", grid, what="lesion mask")
     path = write(tmp_path / "m.nii.gz", np.full(SHAPE, -1, np.int16))
@@ -77,8 +77,8 @@ def test_what_is_no_mask(grid: Grid, tmp_path: Path) -> None:
         read_given_mask(path, grid, what="lesion mask")
 
 
-def test_the_command_resamples(grid: Grid, tmp_path: Path) -> None:
-    """What the hint says, with the names filled in, gives a mask that is taken."""
+def test_resample_command_of_hint_works(grid: Grid, tmp_path: Path) -> None:
+    """The command of the hint, with file names inserted, writes an accepted mask."""
     fine = np.zeros((16, 18, 14), np.uint8)
     fine[4:8, 4:8, 4:8] = 1
     write(tmp_path / "MASK.nii.gz", fine, AFFINE @ np.diag([0.5, 0.5, 0.5, 1.0]))
@@ -92,7 +92,7 @@ def test_the_command_resamples(grid: Grid, tmp_path: Path) -> None:
     assert found.any()
 
 
-def test_lesions_of_a_mask_have_places_and_no_probabilities(grid: Grid) -> None:
+def test_given_lesions_have_positions_and_no_probabilities(grid: Grid) -> None:
     lesions = np.zeros(SHAPE, bool)
     lesions[1:3, 1:3, 1:3] = True
     lesions[6, 6, 5] = True
@@ -113,7 +113,7 @@ def test_lesions_of_a_mask_have_places_and_no_probabilities(grid: Grid) -> None:
     assert [row.status for row in whole.rows] == ["kept", "kept"]
 
 
-def test_lesions_of_a_mask_beside_an_exclusion_mask(grid: Grid) -> None:
+def test_exclusion_mask_removes_given_lesions(grid: Grid) -> None:
     lesions, excluded = np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
     lesions[1:3, 1:3, 1:3] = lesions[5:7, 5:7, 4:6] = lesions[6, 1, 5] = True
     excluded[1] = excluded[5:7] = True
@@ -121,23 +121,25 @@ def test_lesions_of_a_mask_beside_an_exclusion_mask(grid: Grid) -> None:
     found = list_given_lesions(
         grid, lesions, {"mask": brain}, np.eye(4), min_volume=10.0, excluded=excluded
     )
-    # half of one lesion and the whole other one; the speck would have been no lesion
+    # half of one lesion and all of another; the single voxel is too small to count
     assert found.excluded_ml == pytest.approx((4 + 8) * 6 / 1000)
-    told = [(row.status, row.reason, row.n_voxels) for row in found.rows]
-    assert told == [("kept", "", 4), ("rejected", "excluded", 8), ("rejected", "excluded", 1)]
+    rows = [(row.status, row.reason, row.n_voxels) for row in found.rows]
+    assert rows == [("kept", "", 4), ("rejected", "excluded", 8), ("rejected", "excluded", 1)]
 
 
 def test_exclusion_masks_are_united(grid: Grid, tmp_path: Path) -> None:
-    """Several values are no reason to ask for one of them."""
+    """Any value above zero counts; a mask of several values is accepted with a note."""
     first, second = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.float32)
     first[2, 3, 4], first[5, 5, 5], second[0, 0, 0] = 1, 7, 1
     paths = [write(tmp_path / "1.nii.gz", first), write(tmp_path / "2.nii", second)]
-    found = read_exclusion_masks(paths, grid)
+    found, (note,) = read_exclusion_masks(paths, grid)
     places = sorted(map(tuple, np.argwhere(found).tolist()))
     assert places == [(0, 0, 0), (2, 3, 4), (5, 5, 5)]
+    assert note.startswith("1.nii.gz: ")
+    assert read_exclusion_masks(paths[1:], grid)[1] == ()
 
 
-def test_an_exclusion_mask_on_another_grid(grid: Grid, tmp_path: Path) -> None:
+def test_exclusion_mask_on_other_grid_is_refused(grid: Grid, tmp_path: Path) -> None:
     paths = [
         write(tmp_path / "1.nii.gz", np.ones(SHAPE, np.uint8)),
         write(tmp_path / "2.nii.gz", np.ones(SHAPE, np.uint8), _moved()),
@@ -147,7 +149,7 @@ def test_an_exclusion_mask_on_another_grid(grid: Grid, tmp_path: Path) -> None:
     assert RESAMPLE in caught.value.hint
 
 
-def test_what_was_drawn_in_the_viewer_is_cut_to_the_brain(grid: Grid, tmp_path: Path) -> None:
+def test_cut_viewer_mask_is_accepted_only_for_exclusion(grid: Grid, tmp_path: Path) -> None:
     drawn = np.zeros((5, 6, 5), np.uint8)
     drawn[1, 2, 3] = 1
     affine = cut_affine(AFFINE, (2, 3, 1), (1, 1, 1))
@@ -155,8 +157,8 @@ def test_what_was_drawn_in_the_viewer_is_cut_to_the_brain(grid: Grid, tmp_path: 
     image.header["descrip"] = OF_VIEWER
     path = tmp_path / "1.nii.gz"
     nib.save(image, path)
-    assert np.argwhere(read_exclusion_masks([path], grid)).tolist() == [[3, 5, 4]]
+    assert np.argwhere(read_exclusion_masks([path], grid)[0]).tolist() == [[3, 5, 4]]
     with pytest.raises(DataError):
         read_given_mask(path, grid, what="lesion mask")
-    with pytest.raises(DataError):  # of another program
+    with pytest.raises(DataError):  # not from the viewer
         read_exclusion_masks([write(tmp_path / "2.nii.gz", drawn, affine)], grid)

@@ -40,14 +40,14 @@ def _maps() -> dict[str, Volume]:
 
 @pytest.fixture
 def grid() -> Grid:
-    """Stored upside down, slices of 2 mm."""
+    """Grid with a flipped z axis and slices of 2 mm."""
     affine = np.diag([1.0, 1.0, -2.0, 1.0])
     affine[2, 3] = SHAPE[2] - 1
     return Grid(Volume(np.zeros((SHAPE[0], SHAPE[1], SHAPE[2] // 2), np.uint8), affine))
 
 
-def test_a_probability_is_enough(grid: Grid) -> None:
-    """As another segmenter gives it: candidates are what reaches the threshold."""
+def test_candidate_and_lesion_maps_are_optional(grid: Grid) -> None:
+    """As for other segmenters, candidates are then the voxels that reach the threshold."""
     maps = _maps()
     alone = {
         name: volume
@@ -67,7 +67,7 @@ def test_a_probability_is_enough(grid: Grid) -> None:
         assert row.p_cnn2_lesion is None
         assert row.p_final >= 0.5
     assert (found.maps["mask"] <= found.maps["candidates"]).all()
-    # the one outside the brain
+    # the lesion outside the brain
     assert found.maps["rejected"].max() == 1
 
 
@@ -94,15 +94,15 @@ def test_maps_in_files_and_in_memory_give_the_same(grid: Grid, tmp_path: Path) -
 
 def test_every_lesion_and_candidate_has_a_row(grid: Grid) -> None:
     found = find_lesions(grid, _maps(), np.eye(4), threshold=0.5, min_volume=3.0)
-    told = [(row.status, row.reason) for row in found.rows]
-    assert told == [("kept", ""), ("kept", ""), ("rejected", "extracerebral")]
+    rows = [(row.status, row.reason) for row in found.rows]
+    assert rows == [("kept", ""), ("kept", ""), ("rejected", "extracerebral")]
     assert found.maps["labels"].max() == 2
     assert found.cleared is not None
     assert not found.cleared.data[BLOBS[1]].any()
     assert (found.cleared.data[BLOBS[0]] > 0).all()
 
 
-def test_without_what_is_optional_nothing_is_cleared(grid: Grid) -> None:
+def test_without_optional_maps_nothing_is_cleared(grid: Grid) -> None:
     maps = {name: volume for name, volume in _maps().items() if name in MAPS}
     found = find_lesions(grid, maps, np.eye(4), threshold=0.5, min_volume=3.0)
     assert found.cleared is None
@@ -118,7 +118,7 @@ def excluded(grid: Grid) -> np.ndarray:
     return inside
 
 
-def test_what_an_exclusion_mask_holds_is_taken_out(grid: Grid, excluded: np.ndarray) -> None:
+def test_excluded_lesion_voxels_are_removed(grid: Grid, excluded: np.ndarray) -> None:
     plain, found = (
         find_lesions(grid, _maps(), np.eye(4), threshold=0.5, min_volume=3.0, excluded=one)
         for one in (None, excluded)
@@ -126,9 +126,9 @@ def test_what_an_exclusion_mask_holds_is_taken_out(grid: Grid, excluded: np.ndar
     # voxels of 2 mm³, two of the slices through each lesion are stored
     assert found.excluded_ml == pytest.approx((2 * 4 * 2 + 3 * 3 * 2) * 2 / 1000)
     assert plain.excluded_ml is None
-    told = [(row.status, row.reason) for row in found.rows]
-    assert told == [("kept", ""), ("rejected", "excluded"), ("rejected", "extracerebral")]
-    # what the nets said of it stays in its row
+    rows = [(row.status, row.reason) for row in found.rows]
+    assert rows == [("kept", ""), ("rejected", "excluded"), ("rejected", "extracerebral")]
+    # the row of an excluded lesion keeps its probability
     assert found.rows[1].p_final > 0.5
     for name in ("mask", "probseg"):
         np.testing.assert_array_equal(found.maps[name], np.where(excluded, 0, plain.maps[name]))
@@ -139,7 +139,7 @@ def test_what_an_exclusion_mask_holds_is_taken_out(grid: Grid, excluded: np.ndar
     assert (found.cleared.data[5:8, 3:7, 3:6] > 0.5).all()
 
 
-def test_an_empty_exclusion_mask_takes_nothing(grid: Grid) -> None:
+def test_empty_exclusion_mask_does_not_change_lesions(grid: Grid) -> None:
     nothing = np.zeros(grid.frame.shape, bool)
     plain, found = (
         find_lesions(grid, _maps(), np.eye(4), threshold=0.5, min_volume=3.0, excluded=one)
@@ -152,13 +152,13 @@ def test_an_empty_exclusion_mask_takes_nothing(grid: Grid) -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.85])
-def test_a_mask_on_another_grid_is_cut_there(grid: Grid, threshold: float) -> None:
+def test_mask_on_grid_thresholds_resampled_probability(grid: Grid, threshold: float) -> None:
     probability = _maps()["probability"]
     mask = mask_on_grid(grid, probability, threshold=threshold, min_volume=0.0)
     np.testing.assert_array_equal(mask > 0, grid.take(probability) >= threshold)
 
 
-def test_a_contrast_that_was_left_out_is_blurred(grid: Grid) -> None:
+def test_left_out_contrast_is_blurred(grid: Grid) -> None:
     image = _maps()["probability"]
     sharp, blurred = (contrast_on_grid(grid, image, left_out=one) for one in (False, True))
     np.testing.assert_array_equal(sharp, grid.take(image))

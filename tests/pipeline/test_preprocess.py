@@ -1,4 +1,4 @@
-"""All steps in one process, on a small phantom whose registrations are given."""
+"""All preprocessing steps in one process, on a small phantom with mock registrations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.brain_check import CheckedBrain
-from bids_msseg.imaging.registration.affine import Registration
+from bids_msseg.imaging.registration.result import Registration
 from bids_msseg.imaging.volume import StoredVolumes, Volume, as_stored, load_volume, save_volume
 from bids_msseg.pipeline import brain as brain_steps
 from bids_msseg.pipeline import preprocess as steps
@@ -28,7 +28,7 @@ CONTRASTS = ("FLAIR", "T1w", "T2w")
 
 @pytest.fixture
 def files(tmp_path: Path, make_phantom: Callable[..., Any]) -> dict[str, Path]:
-    """Skull-stripped, stored in three orders."""
+    """Skull-stripped images, stored in three axis orders."""
     grids = [make_phantom(axes, COARSE) for axes in ("LAS", "RAS", "PSR")]
     return {
         name: grid.write(tmp_path / f"{name}.nii.gz", name, seed=seed)
@@ -38,7 +38,7 @@ def files(tmp_path: Path, make_phantom: Callable[..., Any]) -> dict[str, Path]:
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Registrations that find the header's place; what is put here is in doubt."""
+    """Mock registrations that return the identity; entries are their failure reasons."""
     doubts: dict[str, str] = {}
     order: list[str] = []
 
@@ -64,14 +64,12 @@ def _run(files: dict[str, Path], **given: Any) -> Preprocessed:
     return preprocess(read_contrasts(files)[0], **given)
 
 
-def test_all_contrasts_come_into_the_stack(
-    files: dict[str, Path], registered: dict[str, str]
-) -> None:
+def test_stack_contains_all_contrasts(files: dict[str, Path], registered: dict[str, str]) -> None:
     done = _run(files)
     assert not registered
     assert done.stack.present == (True, True, True)
     assert (list(done.images), list(done.transforms)) == (list(CONTRASTS), ["T1w", "T2w"])
-    # what the check of the brain gives is what later steps have
+    # later steps use the result of the brain check
     assert done.extracerebral is not None
     assert (done.extracerebral.data.dtype, done.extracerebral.data.max()) == (np.uint8, 1)
     assert not done.brain.data[:, :, : done.brain.shape[2] // 3].any()
@@ -82,7 +80,7 @@ def test_all_contrasts_come_into_the_stack(
 
 
 @pytest.mark.parametrize("doubtful", [("T1w",), ("T2w",), ("T1w", "T2w")])
-def test_a_contrast_in_doubt_is_left_out(
+def test_contrast_with_failed_registration_is_left_out(
     files: dict[str, Path], registered: dict[str, str], doubtful: tuple[str, ...]
 ) -> None:
     registered.update(dict.fromkeys(doubtful, "little information"))
@@ -94,7 +92,7 @@ def test_a_contrast_in_doubt_is_left_out(
     ]
 
 
-def test_a_template_in_doubt_leaves_the_brain_alone(
+def test_failed_template_registration_keeps_brain_mask(
     files: dict[str, Path], registered: dict[str, str]
 ) -> None:
     registered["template"] = "the brains do not overlap"
@@ -104,7 +102,7 @@ def test_a_template_in_doubt_leaves_the_brain_alone(
     assert done.brain.data[:, :, : done.brain.shape[2] // 3].any()
 
 
-def test_a_given_brain_is_used(
+def test_given_brain_mask_is_used(
     files: dict[str, Path], registered: dict[str, str], tmp_path: Path
 ) -> None:
     registered["template"] = "leave the mask alone"
@@ -116,7 +114,7 @@ def test_a_given_brain_is_used(
     assert done.brain.data.sum() == mask.sum()
 
 
-def test_a_head_that_cannot_be_read_is_named(files: dict[str, Path]) -> None:
+def test_missing_or_damaged_image_raises_error(files: dict[str, Path]) -> None:
     with pytest.raises(NoInputError):
         read_contrasts({"FLAIR": files["FLAIR"].with_name("nowhere.nii.gz")})
     files["T2w"].write_bytes(files["T2w"].read_bytes()[:-300])
@@ -124,8 +122,10 @@ def test_a_head_that_cannot_be_read_is_named(files: dict[str, Path]) -> None:
         read_contrasts(files)
 
 
-def test_images_and_files_are_corrected_alike(files: dict[str, Path], tmp_path: Path) -> None:
-    """What nodes do with files is what :func:`preprocess` does in memory."""
+def test_correction_of_files_equals_correction_in_memory(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Nodes process files in the same way as :func:`preprocess` processes images in memory."""
     images, _ = read_contrasts(files)
     brain = as_stored(images["FLAIR"].with_data(images["FLAIR"].data > 0))
     for name, image in images.items():
@@ -142,3 +142,10 @@ def test_images_and_files_are_corrected_alike(files: dict[str, Path], tmp_path: 
     for name in CONTRASTS:
         np.testing.assert_array_equal(one[name].data, other[name].data)
         np.testing.assert_array_equal(one[name].affine, other[name].affine)
+
+
+@pytest.mark.parametrize(
+    ("requested", "used"), [("auto", "cpu"), ("cuda:1", "cuda:1"), ("mps", "cpu")]
+)
+def test_brain_extraction_uses_gpu_only_if_requested(requested: str, used: str) -> None:
+    assert brain_steps.brain_device(requested) == used

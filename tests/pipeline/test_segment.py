@@ -1,4 +1,4 @@
-"""The networks on a stack."""
+"""Segmentation of a stack by the networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHAPE = (24, 20, 22)
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_the_anatomy_alone_is_that_of_a_whole_run(
+def test_anatomy_only_equals_anatomy_of_full_run(
     bright_model: Path, monkeypatch: pytest.MonkeyPatch, fast: bool
 ) -> None:
     brain = np.zeros(SHAPE, bool)

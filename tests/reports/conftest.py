@@ -1,4 +1,4 @@
-"""A small OUT as the participant level leaves it, and a reader for pages."""
+"""A small output folder as the participant level writes it, and a parser for pages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VOID = {"meta", "link", "img", "input", "br", "hr"}
 
 @dataclass
 class Page(HTMLParser):
-    """What a test wants to know of a page."""
+    """Parser that collects the tags, attributes and text of a page."""
 
     tags: Counter[str] = field(default_factory=Counter)
     elements: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
     def all(self, tag: str, name: str) -> list[str]:
-        """Values of one attribute of all elements of a kind."""
+        """Return the values of one attribute in all elements with this tag."""
         return [
             attrs[name] or "" for found, attrs in self.elements if found == tag and name in attrs
         ]
@@ -66,7 +66,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def read_page() -> Callable[[Path | str], Page]:
-    """Parse a page; tags that do not match fail the test."""
+    """Return a function that parses a page; unbalanced tags fail the test."""
 
     def read(source: Path | str) -> Page:
         page = Page()
@@ -132,7 +132,7 @@ def ok_record(participant: str = "01", session: str | None = "1", **more: object
 
 @pytest.fixture(scope="session")
 def small_head() -> dict[str, Volume]:
-    """A bright ball in a brain of 30 mm radius, with a rejected one on the other side."""
+    """A brain of 30 mm radius with a lesion on one side and a rejected candidate on the other."""
     affine = np.diag([-1.5, -1.5, 4.0, 1.0])
     shape = (48, 50, 18)
     affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
@@ -151,7 +151,7 @@ def small_head() -> dict[str, Volume]:
 
 
 def write_images(out: Path, visit: Visit, head: dict[str, Volume]) -> None:
-    """Leave the images of a visit as the participant level does: two lesions, one candidate."""
+    """Write the images of a visit as the participant level does: two lesions, one candidate."""
     brain, lesions = head["brain"].data > 0, head["lesions"].data > 0
     upper = np.indices(brain.shape)[2] > 9
     numbers = np.where(lesions, 1 + upper, 0).astype(np.int16)
@@ -178,7 +178,7 @@ def write_images(out: Path, visit: Visit, head: dict[str, Volume]) -> None:
 
 @pytest.fixture
 def out_dir(tmp_path: Path, small_head: dict[str, Volume]) -> Path:
-    """One participant: a finished visit with everything, a failed one and a skipped one."""
+    """One participant: a finished visit with all files, a failed visit and a skipped visit."""
     out = tmp_path / "out"
     visit = Visit("01", "1", Path())
     t1w = small_head["flair"].with_data(200 - small_head["flair"].data)
@@ -201,13 +201,13 @@ def out_dir(tmp_path: Path, small_head: dict[str, Volume]) -> Path:
 
 @pytest.fixture
 def make_record() -> Callable[..., VisitRecord]:
-    """Maker of a finished visit's record; keywords replace fields."""
+    """Return a function that creates the record of a finished visit; keywords replace fields."""
     return ok_record
 
 
 @pytest.fixture
 def save_review(out_dir: Path) -> Callable[..., Path]:
-    """Save what a page of ``out_dir`` saves; keywords replace keys of the file."""
+    """Return a function that writes a QC file for ``out_dir``; keywords replace its keys."""
 
     def save(
         folder: Path, participant: str = "01", session: str | None = "1", **more: object
@@ -257,5 +257,5 @@ def many_records(visits: int) -> tuple[VisitRecord, ...]:
 
 @pytest.fixture(scope="session")
 def make_cohort() -> Callable[[int], tuple[VisitRecord, ...]]:
-    """Maker of the records of many visits."""
+    """Return a function that creates the records of many visits."""
     return many_records

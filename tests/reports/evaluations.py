@@ -1,4 +1,4 @@
-"""Small evaluations to make pages of: boxes of bright voxels in a ball of brain."""
+"""Small synthetic evaluations for tests of pages: bright boxes in a spherical brain."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TEXT = {"name", "participant_id", "session_id", "site", "side", "state", "size",
 
 
 def mask_of(boxes: Sequence[Box]) -> np.ndarray:
-    """Fill boxes, given as first and last-but-one voxel along x, y, z."""
+    """Fill boxes, given as first voxel and exclusive end along x, y and z."""
     mask = np.zeros(SHAPE, bool)
     for x0, x1, y0, y1, z0, z1 in boxes:
         mask[x0:x1, y0:y1, z0:z1] = True
@@ -46,7 +46,7 @@ def mask_of(boxes: Sequence[Box]) -> np.ndarray:
 
 
 def brain_mask() -> np.ndarray:
-    """A ball of 15 mm radius."""
+    """Return a spherical brain mask of 15 mm radius."""
     grid = np.indices(SHAPE).reshape(3, -1)
     centre = (np.array(SHAPE) - 1) / 2
     away = (np.diag([1.0, 1.0, 2.0]) @ (grid - centre[:, None])) ** 2
@@ -130,7 +130,7 @@ def _lesion_rows(
 
 
 def make_evaluation(*cases: Case, **tables: Sequence[Mapping[str, Any]]) -> Evaluation:
-    """Put cases into an evaluation; the tables of the cohort hold fixed figures."""
+    """Create an evaluation of the cases; the cohort tables contain fixed values."""
     sites = [*dict.fromkeys(case.site for case in cases), ALL_SITES]
     figures = {"low": math.nan, "high": math.nan, "n_patients": len(cases), "n_visits": len(cases)}
     content: dict[str, Sequence[Mapping[str, Any]]] = {

@@ -1,4 +1,4 @@
-"""The cohort's table of loads per region, and its sums."""
+"""Group table of lesion loads per atlas region, and its summary on the page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from bids_msseg.bids.derivatives import ATLASES
 from bids_msseg.bids.files import write_tsv
-from bids_msseg.bids.record import write_record
+from bids_msseg.bids.record import recorded_visit, write_record
 from bids_msseg.bids.sidecars import atlas_dictionary
 from bids_msseg.reports.atlas import (
     MAX_REGIONS,
@@ -19,20 +19,20 @@ from bids_msseg.reports.atlas import (
     view_atlases,
 )
 from bids_msseg.reports.group.report import write_group
-from bids_msseg.reports.participant import visit_of, write_participant_page
+from bids_msseg.reports.participant import write_participant_page
 
-Leave = Callable[..., Any]
+Store = Callable[..., Any]
 
 
 @pytest.fixture
-def leave(tmp_path: Path, make_record: Any) -> Leave:
-    """Leave a visit with the loads of its regions: atlas, label, name, mL, share."""
+def store(tmp_path: Path, make_record: Any) -> Store:
+    """Return a function that writes a visit with regions (atlas, label, name, mL, share)."""
 
     def write(participant: str, *regions: tuple[object, ...], **more: Any) -> Any:
         record = make_record(participant, None, **more)
         names = ("atlas", "label", "name", "lesion_ml", "share")
         rows = [dict(zip(names, region, strict=True)) for region in regions]
-        path = ATLASES.path(tmp_path, visit_of(record), ".tsv")
+        path = ATLASES.path(tmp_path, recorded_visit(record), ".tsv")
         write_tsv(path, tuple(atlas_dictionary()), rows)
         write_record(tmp_path, record)
         return record
@@ -40,10 +40,10 @@ def leave(tmp_path: Path, make_record: Any) -> Leave:
     return write
 
 
-def test_a_row_for_every_region_of_every_finished_visit(leave: Leave, tmp_path: Path) -> None:
+def test_atlas_rows_list_every_region_of_every_visit(store: Store, tmp_path: Path) -> None:
     records = [
-        leave("01", ("sides", 1, "left", 2.5, 0.1), ("sides", 0, "outside", 0.5, None)),
-        leave("02", ("sides", 1, "left", 1.0, 0.2)),
+        store("01", ("sides", 1, "left", 2.5, 0.1), ("sides", 0, "outside", 0.5, None)),
+        store("02", ("sides", 1, "left", 1.0, 0.2)),
     ]
     rows = atlas_rows(tmp_path, records)
     assert all(list(row) == list(group_atlas_dictionary()) for row in rows)
@@ -52,11 +52,11 @@ def test_a_row_for_every_region_of_every_finished_visit(leave: Leave, tmp_path: 
     assert [row["share"] for row in rows] == ["0.1", "n/a", "0.2"]
 
 
-def test_regions_are_summed_up_by_their_load(leave: Leave, tmp_path: Path) -> None:
+def test_view_atlases_summarises_and_sorts_regions_by_load(store: Store, tmp_path: Path) -> None:
     records = [
-        leave("01", ("a", 1, "left", 0.0, 0.0), ("a", 2, "right", 3.0, 0.3), ("b", 1, "x", 1, 1)),
-        leave("02", ("a", 1, "left", 1.0, 0.1), ("a", 2, "right", 5.0, 0.5)),
-        leave("03", ("a", 1, "left", 2.0, 0.2), ("a", 2, "right", 0.0, 0.0)),
+        store("01", ("a", 1, "left", 0.0, 0.0), ("a", 2, "right", 3.0, 0.3), ("b", 1, "x", 1, 1)),
+        store("02", ("a", 1, "left", 1.0, 0.1), ("a", 2, "right", 5.0, 0.5)),
+        store("03", ("a", 1, "left", 2.0, 0.2), ("a", 2, "right", 0.0, 0.0)),
     ]
     first, second = view_atlases(atlas_rows(tmp_path, records))
     assert (first.name, first.visits, first.regions) == ("a", 3, 2)
@@ -67,16 +67,18 @@ def test_regions_are_summed_up_by_their_load(leave: Leave, tmp_path: Path) -> No
     assert (second.name, second.visits) == ("b", 1)
 
 
-def test_the_page_lists_the_regions_with_the_largest_load(leave: Leave, tmp_path: Path) -> None:
+def test_view_atlases_lists_only_regions_with_largest_load(store: Store, tmp_path: Path) -> None:
     regions = [("a", label, f"region {label}", float(label), 0.1) for label in range(1, 50)]
-    (view,) = view_atlases(atlas_rows(tmp_path, [leave("01", *regions)]))
+    (view,) = view_atlases(atlas_rows(tmp_path, [store("01", *regions)]))
     assert view.regions == 49
     assert len(view.rows) == MAX_REGIONS
     assert view.rows[0][0] == "region 49"
 
 
-def test_the_group_writes_and_shows_them(leave: Leave, tmp_path: Path, read_page: Any) -> None:
-    leave("01", ("sides", 1, "left </td>", 2.5, 0.1))
+def test_group_level_writes_and_shows_atlas_table(
+    store: Store, tmp_path: Path, read_page: Any
+) -> None:
+    store("01", ("sides", 1, "left </td>", 2.5, 0.1))
     files = write_group(tmp_path)
     table = tmp_path / "group_lesions_atlas.tsv"
     assert len(table.read_text(encoding="utf-8").splitlines()) == 2
@@ -88,10 +90,10 @@ def test_the_group_writes_and_shows_them(leave: Leave, tmp_path: Path, read_page
     assert "sub-01/anat/sub-01_desc-atlases_stats.tsv" in own.all("a", "href")
 
 
-def test_what_an_earlier_run_wrote_does_not_stay(leave: Leave, tmp_path: Path) -> None:
-    record = leave("01", ("sides", 1, "left", 2.5, 0.1))
+def test_stale_atlas_table_is_removed(store: Store, tmp_path: Path) -> None:
+    record = store("01", ("sides", 1, "left", 2.5, 0.1))
     write_group(tmp_path)
-    ATLASES.path(tmp_path, visit_of(record), ".tsv").unlink()
+    ATLASES.path(tmp_path, recorded_visit(record), ".tsv").unlink()
     html = write_group(tmp_path).html.read_text(encoding="utf-8")
     assert not list(tmp_path.glob("group_lesions_atlas*"))
     assert "group_lesions_atlas" not in html

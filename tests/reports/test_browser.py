@@ -29,7 +29,7 @@ pytestmark = [
 
 
 class Visit:
-    """What the browser did while it showed a page."""
+    """DOM, console messages and network requests of a page in the browser."""
 
     def __init__(self, folder: Path, page: Path, *options: str) -> None:
         log = folder / "net.json"
@@ -61,7 +61,7 @@ class Visit:
 
 
 def requests_of_pages(log: Path) -> list[str]:
-    """Addresses that a page asked for; what the browser asks for itself has no origin."""
+    """Return the URLs that a page requested; requests of the browser itself have no origin."""
     asked = [event.get("params") or {} for event in json.loads(log.read_text())["events"]]
     return [
         one["url"]
@@ -71,7 +71,7 @@ def requests_of_pages(log: Path) -> list[str]:
     ]
 
 
-def test_the_detector_sees_requests_and_errors(tmp_path: Path) -> None:
+def test_network_requests_and_console_errors_are_detected(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text('<img src="http://away.invalid/x.png"><script>console.error("boo")</script>')
     seen = Visit(tmp_path, page)
@@ -80,7 +80,9 @@ def test_the_detector_sees_requests_and_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", ["participant", "group"])
-def test_a_page_opens_from_disk_and_stays_there(out_dir: Path, tmp_path: Path, write: str) -> None:
+def test_page_opens_without_network_requests_or_errors(
+    out_dir: Path, tmp_path: Path, write: str
+) -> None:
     if write == "participant":
         page = write_participant_page(out_dir, "01")
     else:
@@ -90,7 +92,7 @@ def test_a_page_opens_from_disk_and_stays_there(out_dir: Path, tmp_path: Path, w
     assert seen.requests == []
 
 
-def test_a_smuggled_script_does_not_run(out_dir: Path, tmp_path: Path) -> None:
+def test_injected_script_is_blocked_by_csp(out_dir: Path, tmp_path: Path) -> None:
     html = write_participant_page(out_dir, "01").read_text()
     page = tmp_path / "smuggled.html"
     page.write_text(html.replace("</main>", "<script>document.title='ran'</script></main>"))
@@ -99,8 +101,8 @@ def test_a_smuggled_script_does_not_run(out_dir: Path, tmp_path: Path) -> None:
     assert any("Content Security Policy" in line for line in seen.console)
 
 
-def orange(folder: Path, page: Path) -> int:
-    """Pixels in the colour of lesion outlines on a screenshot."""
+def outline_pixels(folder: Path, page: Path) -> int:
+    """Count the pixels in the colour of lesion outlines on a screenshot."""
     shot = folder / "shot.png"
     Visit(folder, page, f"--screenshot={shot}", "--window-size=1280,3000")
     with Image.open(shot) as image:
@@ -108,7 +110,7 @@ def orange(folder: Path, page: Path) -> int:
     return int((abs(pixels - LESION).max(-1) < 12).sum())
 
 
-def test_choosing_the_plain_picture_lifts_the_outlines(out_dir: Path, tmp_path: Path) -> None:
+def test_plain_picture_hides_lesion_outlines(out_dir: Path, tmp_path: Path) -> None:
     html = write_participant_page(out_dir, "01").read_text()
     first, second = re.findall(r'id="ses-1-lesions-\d"', html)
     assert f"{first} checked" in html
@@ -116,11 +118,11 @@ def test_choosing_the_plain_picture_lifts_the_outlines(out_dir: Path, tmp_path: 
     outlined, plain = tmp_path / "outlined.html", tmp_path / "plain.html"
     outlined.write_text(only_lesions)
     plain.write_text(only_lesions.replace(" checked", "").replace(second, f"{second} checked"))
-    assert orange(tmp_path, outlined) > 200
-    assert orange(tmp_path, plain) == 0
+    assert outline_pixels(tmp_path, outlined) > 200
+    assert outline_pixels(tmp_path, plain) == 0
 
 
-def test_the_group_table_sorts_numbers_as_numbers(
+def test_group_table_sorts_loads_numerically(
     tmp_path: Path, make_record: Callable[..., Any]
 ) -> None:
     for participant, load in (("01", 9.0), ("02", 100.0), ("03", None), ("04", 20.0)):
@@ -136,7 +138,7 @@ def test_the_group_table_sorts_numbers_as_numbers(
         assert re.findall(r">sub-(\d+)</a>", body) == expected.split()
 
 
-def test_a_search_leaves_the_rows_that_have_it(
+def test_group_table_search_shows_only_matching_rows(
     tmp_path: Path, make_record: Callable[..., Any]
 ) -> None:
     for participant in ("01", "02"):
@@ -153,7 +155,7 @@ def test_a_search_leaves_the_rows_that_have_it(
     assert "1 of 2 rows" in dom
 
 
-def test_the_page_prints(out_dir: Path, tmp_path: Path) -> None:
+def test_participant_page_prints_to_pdf(out_dir: Path, tmp_path: Path) -> None:
     page, pdf = write_participant_page(out_dir, "01"), tmp_path / "page.pdf"
     Visit(tmp_path, page, f"--print-to-pdf={pdf}")
     assert pdf.read_bytes().startswith(b"%PDF")

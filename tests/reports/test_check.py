@@ -1,4 +1,4 @@
-"""What pages and the group table say of a check by msseg-check."""
+"""Results of msseg-check on pages and in the group table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SETTINGS = {
     "threshold": 0.4,
     "min_lesion_volume": 3.0,
 }
-"""As the finished visit of ``out_dir`` was segmented."""
+"""Settings of the finished visit of ``out_dir``."""
 
 
 def load(lower: object, upper: object, **settings: object) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def load(lower: object, upper: object, **settings: object) -> dict[str, Any]:
 
 
 def limits(out_dir: Path) -> list[tuple[str, ...]]:
-    """Write the group table; give both limits of every visit."""
+    """Write the group table and return both limits of every visit."""
     with write_group(out_dir).tsv.open(encoding="utf-8", newline="") as stream:
         rows = csv.DictReader(stream, delimiter="\t")
         return [tuple(row[name] for name in COLUMNS) for row in rows]
@@ -61,13 +61,13 @@ def test_limits_of_agreement_are_read(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000])
-def test_a_damaged_summary_is_no_check(tmp_path: Path, text: str) -> None:
+def test_read_limits_of_damaged_or_missing_file_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "check.json").write_text(text)
     assert read_limits(tmp_path) is None
     assert read_limits(tmp_path / "nowhere") is None
 
 
-def test_the_group_table_carries_the_limits_of_finished_visits(out_dir: Path) -> None:
+def test_group_table_contains_limits_of_successful_visits(out_dir: Path) -> None:
     (out_dir / "check.json").write_text(json.dumps(load(-0.25, 0.5)))
     assert limits(out_dir) == [("-0.25", "0.5"), ("n/a", "n/a"), ("n/a", "n/a")]
     described = json.loads((out_dir / "group_lesions.json").read_text(encoding="utf-8"))
@@ -80,14 +80,14 @@ def test_the_group_table_carries_the_limits_of_finished_visits(out_dir: Path) ->
     "change",
     [{"model_sha256": "f" * 64}, {"threshold": 0.5}, {"min_lesion_volume": 5.0}],
 )
-def test_limits_of_other_settings_say_nothing_of_a_visit(
+def test_limits_of_other_settings_are_not_applied(
     out_dir: Path, change: dict[str, object]
 ) -> None:
     (out_dir / "check.json").write_text(json.dumps(load(-0.25, 0.5, **change)))
     assert limits(out_dir) == [("n/a", "n/a")] * 3
 
 
-def test_limits_say_nothing_of_a_fast_run(
+def test_limits_are_not_applied_to_fast_runs(
     out_dir: Path, make_record: Callable[..., VisitRecord]
 ) -> None:
     options = {"threshold": 0.4, "min_lesion_volume": 3.0}
@@ -98,7 +98,7 @@ def test_limits_say_nothing_of_a_fast_run(
     assert limits(out_dir)[0] == ("n/a", "n/a")
 
 
-def test_without_a_check_there_is_no_column_and_no_link(
+def test_no_limit_columns_or_check_link_without_check(
     out_dir: Path, read_page: Callable[..., Any]
 ) -> None:
     files = write_group(out_dir)
@@ -110,7 +110,7 @@ def test_without_a_check_there_is_no_column_and_no_link(
         assert "check.html" not in read_page(page).all("a", "href")
 
 
-def test_pages_link_to_the_check(out_dir: Path, read_page: Callable[..., Any]) -> None:
+def test_pages_link_to_check_page(out_dir: Path, read_page: Callable[..., Any]) -> None:
     (out_dir / "check.html").write_text("a page")
     for page in (write_group(out_dir).html, write_participant_page(out_dir, "01")):
         assert "check.html" in read_page(page).all("a", "href")

@@ -22,7 +22,7 @@ def rows_of(count: int) -> list[dict[str, str]]:
     return [{"participant_id": f"sub-{i}"} for i in range(count)]
 
 
-def test_no_file_nobody_known(tmp_path: Path) -> None:
+def test_missing_participants_tsv_gives_no_participants(tmp_path: Path) -> None:
     assert read_participants(None) == read_participants(tmp_path) == Participants({})
 
 
@@ -40,7 +40,7 @@ def test_no_file_nobody_known(tmp_path: Path) -> None:
         ("link", "it is a broken link"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_told(
+def test_unusable_participants_tsv_gives_note_with_reason(
     tmp_path: Path, content: bytes | str, why: str
 ) -> None:
     path = tmp_path / "participants.tsv"
@@ -55,7 +55,7 @@ def test_a_table_that_cannot_be_used_is_told(
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-def test_labels_come_with_and_without_prefix(tmp_path: Path, mark: bytes) -> None:
+def test_participant_labels_with_or_without_prefix_are_read(tmp_path: Path, mark: bytes) -> None:
     table = b"participant_id\tsex\nsub-01\tM\n02\tF\n\tF\nn/a\tF\n"
     (tmp_path / "participants.tsv").write_bytes(mark + table)
     found = read_participants(tmp_path)
@@ -63,7 +63,7 @@ def test_labels_come_with_and_without_prefix(tmp_path: Path, mark: bytes) -> Non
     assert found.notes == ()
 
 
-def test_rows_that_contradict_each_other_count_for_nothing(tmp_path: Path) -> None:
+def test_contradictory_values_become_n_a_with_note(tmp_path: Path) -> None:
     lines = ["01\tM\t30\tA", "sub-01\tF\t30\tn/a", "sub-01\tM\tn/a\tA", "sub-02\tF\tn/a\tB"]
     text = "\n".join(["participant_id\tsex\tage\tsite", *lines, lines[-1], ""])
     (tmp_path / "participants.tsv").write_text(text)
@@ -75,7 +75,14 @@ def test_rows_that_contradict_each_other_count_for_nothing(tmp_path: Path) -> No
     )
 
 
-def test_a_cell_of_5000_digits_is_no_number() -> None:
+def test_missing_participant_has_unknown_values() -> None:
+    people = {f"sub-{i}": {"site": "AB"[i % 2], "age": str(30 + i)} for i in range(3)}
+    found = find_facets(rows_of(4), people)
+    assert found.levels == {"site": ("A", "B", "A", "n/a")}
+    assert found.numbers == {"age": (30.0, 31.0, 32.0, None)}
+
+
+def test_value_of_5000_digits_is_not_a_number() -> None:
     people = {f"sub-{i}": {"code": str(i) if i else "7" * 5000} for i in range(5)}
     found = find_facets(rows_of(5), people)
     assert (list(found.levels), list(found.numbers)) == (["code"], [])
@@ -86,7 +93,9 @@ def test_a_cell_of_5000_digits_is_no_number() -> None:
     ("text", "number"),
     [("30,5", 30.5), ("41,25", 41.25), ("-0,5", -0.5), ("50.5", 50.5), ("7", 7.0)],
 )
-def test_a_decimal_comma_is_one(tmp_path: Path, name: str, text: str, number: float) -> None:
+def test_decimal_comma_is_read_as_number(
+    tmp_path: Path, name: str, text: str, number: float
+) -> None:
     cells = [text, "20", "21", "n/a"]
     lines = [f"sub-{i}\t{cell}" for i, cell in enumerate(cells)]
     table = "\n".join([f"participant_id\t{name}", *lines, ""])
@@ -98,8 +107,8 @@ def test_a_decimal_comma_is_one(tmp_path: Path, name: str, text: str, number: fl
 
 @pytest.mark.parametrize("name", ["age", "Age", "age_at_scan", "mean age"])
 @pytest.mark.parametrize("text", ["30y", "89+", "030Y", "unknown", "30-35", "1,234"])
-def test_an_age_that_is_no_number_is_told(tmp_path: Path, name: str, text: str) -> None:
-    """The others still make an axis."""
+def test_non_numeric_age_gives_note_and_is_missing(tmp_path: Path, name: str, text: str) -> None:
+    """The other values of the column remain numbers."""
     lines = [f"sub-{i}\t{cell}" for i, cell in enumerate([text, "20", "21", "22,5"])]
     table = "\n".join([f"participant_id\t{name}", *lines, ""])
     (tmp_path / "participants.tsv").write_text(table)
@@ -110,7 +119,7 @@ def test_an_age_that_is_no_number_is_told(tmp_path: Path, name: str, text: str) 
 
 
 @pytest.mark.parametrize(
-    ("name", "cells", "told"),
+    ("name", "cells", "noted"),
     [
         ("age_group", ["adult", "child", "adult"], False),
         ("age", ["30y", "40y", "50y"], True),
@@ -119,28 +128,30 @@ def test_an_age_that_is_no_number_is_told(tmp_path: Path, name: str, text: str) 
         ("language", ["en", "de", "1"], False),
     ],
 )
-def test_only_ages_are_looked_at(tmp_path: Path, name: str, cells: list[str], told: bool) -> None:
+def test_only_age_columns_give_notes_on_non_numeric_values(
+    tmp_path: Path, name: str, cells: list[str], noted: bool
+) -> None:
     lines = [f"sub-{i}\t{cell}" for i, cell in enumerate(cells)]
     table = "\n".join([f"participant_id\t{name}", *lines, ""])
     (tmp_path / "participants.tsv").write_text(table)
-    assert bool(read_participants(tmp_path).notes) == told
+    assert bool(read_participants(tmp_path).notes) == noted
 
 
-def test_codes_of_sites_are_both_numbers_and_levels() -> None:
+def test_numeric_site_codes_are_both_numbers_and_levels() -> None:
     people = {f"sub-{i}": {"site": str(i % 3 + 1), "age": str(20 + i)} for i in range(6)}
     found = find_facets(rows_of(6), people)
     assert list(found.levels) == ["site"]
     assert list(found.numbers) == ["site", "age"]
 
 
-def test_a_column_of_names_divides_nothing() -> None:
+def test_text_column_with_more_than_12_levels_is_no_facet() -> None:
     people = {f"sub-{i}": {"scan": f"scan of {i}"} for i in range(13)}
     found = find_facets(rows_of(13), people)
     assert not found.levels
     assert not found.numbers
 
 
-def test_the_table_s_own_columns_divide_too() -> None:
+def test_group_table_columns_are_facets() -> None:
     rows = [
         {**row, "session_id": f"ses-{i % 2}", "brain_volume_ml": str(1200.5 + i)}
         for i, row in enumerate(rows_of(4))
@@ -151,7 +162,9 @@ def test_the_table_s_own_columns_divide_too() -> None:
 
 
 @given(st.lists(cells, min_size=1, max_size=8), st.data())
-def test_every_visit_counts_once_in_every_column(values: list[str], data: st.DataObject) -> None:
+def test_summary_counts_every_visit_once_per_column(
+    values: list[str], data: st.DataObject
+) -> None:
     rows = rows_of(len(values))
     people = {row["participant_id"]: {"what": v} for row, v in zip(rows, values, strict=True)}
     loads = data.draw(
@@ -164,7 +177,7 @@ def test_every_visit_counts_once_in_every_column(values: list[str], data: st.Dat
         assert sum(int(r["visits"]) for r in summary if r["column"] == column) == known
 
 
-def test_quartiles() -> None:
+def test_summarise_gives_median_quartiles_and_range() -> None:
     (row,) = summarise(rows_of(5), [4.0, 1.0, 2.0, None, 3.0], find_facets(rows_of(5), {}))
     assert list(row.values()) == [
         *("everybody", "everybody", "4", "4", "2.5", "1.75", "3.25", "1", "4")

@@ -18,7 +18,7 @@ def keys(out: Path, visit: Visit = VISIT) -> dict[str, list[str]]:
     return {kind: [f.key for f in frames] for kind, frames in read_figures(out, visit).items()}
 
 
-def test_every_frame_is_a_file_and_reads_back(
+def test_drawn_frames_are_png_files_and_can_be_read_back(
     tmp_path: Path, small_head: dict[str, Volume]
 ) -> None:
     flair = small_head["flair"]
@@ -44,7 +44,7 @@ def test_every_frame_is_a_file_and_reads_back(
     assert first.width > first.height / 3 > 0
 
 
-def test_the_anatomy_lies_between_the_mask_and_the_plain_picture(
+def test_anatomy_frame_lies_between_mask_and_plain_frames(
     tmp_path: Path, small_head: dict[str, Volume]
 ) -> None:
     anatomy = small_head["brain"].with_data(small_head["brain"].data.astype(np.uint8) * 5)
@@ -52,7 +52,7 @@ def test_the_anatomy_lies_between_the_mask_and_the_plain_picture(
     assert keys(tmp_path)["brain"] == ["brain", "brainAnatomy", "brainPlain"]
 
 
-def test_a_second_drawing_leaves_no_picture_of_the_first(
+def test_redrawing_removes_only_stale_figures_of_same_visit(
     tmp_path: Path, small_head: dict[str, Volume]
 ) -> None:
     draw_visit(tmp_path, VISIT, **small_head, moving={"T2w": small_head["flair"]})
@@ -66,7 +66,7 @@ def test_a_second_drawing_leaves_no_picture_of_the_first(
     assert note.exists()
 
 
-def test_broken_and_missing_pictures_are_passed_over(
+def test_read_figures_skips_broken_and_missing_pictures(
     tmp_path: Path, small_head: dict[str, Volume]
 ) -> None:
     assert keys(tmp_path) == {}
@@ -78,7 +78,7 @@ def test_broken_and_missing_pictures_are_passed_over(
     assert keys(tmp_path) == {"lesions": ["lesionsPlain"]}
 
 
-def test_a_folder_that_cannot_be_written_is_named(
+def test_unwritable_figure_folder_raises_error(
     tmp_path: Path, small_head: dict[str, Volume]
 ) -> None:
     (tmp_path / "sub-01").write_text("a file in the way")

@@ -18,7 +18,7 @@ from .test_evaluation import HOSTILE
 
 
 def answers(folder: Path, questions: dict[str, str]) -> dict[str, str]:
-    """Evaluate expressions one after the other in the page, as a reader's clicks would."""
+    """Run JavaScript snippets one after another in the page; return their results by name."""
     html = re.sub(r"<meta http-equiv[^>]*>", "", render_page(make_evaluation(*two_cases())))
     asked = "".join(
         f"{{const p=document.createElement('p');p.className='answer';p.title='{name}';"
@@ -39,13 +39,13 @@ def answers(folder: Path, questions: dict[str, str]) -> dict[str, str]:
     return dict(re.findall(r'<p class="answer" title="([^"]*)">([^<]*)</p>', dom))
 
 
-def test_the_page_opens_from_disk_and_stays_there(tmp_path: Path) -> None:
+def test_page_opens_without_network_requests_or_errors(tmp_path: Path) -> None:
     seen = Visit(tmp_path, write_page(make_evaluation(*two_cases()), tmp_path))
     assert seen.console == []
     assert seen.requests == []
 
 
-def test_a_reader_gets_from_point_to_picture_to_row_and_back(tmp_path: Path) -> None:
+def test_clicks_lead_to_linked_visit_row_or_close_up(tmp_path: Path) -> None:
     marks = ".plot:nth-of-type({}) a:nth-of-type({})"
     said = answers(
         tmp_path,
@@ -68,7 +68,7 @@ def test_a_reader_gets_from_point_to_picture_to_row_and_back(tmp_path: Path) -> 
     }
 
 
-def test_lines_can_be_hidden_and_columns_called_up(tmp_path: Path) -> None:
+def test_outlines_can_be_hidden_and_extra_columns_shown(tmp_path: Path) -> None:
     style = "return getComputedStyle(one('{}')).display"
     missed, extra = "#sub-01 .tiles path.missed", "#visits th.extra"
     said = answers(
@@ -111,7 +111,7 @@ def test_tables_sort_numbers_and_words(tmp_path: Path) -> None:
     }
 
 
-def test_everything_can_be_reached_by_the_tab_key(tmp_path: Path) -> None:
+def test_links_are_focusable_and_drawings_have_aria_attributes(tmp_path: Path) -> None:
     said = answers(
         tmp_path,
         {
@@ -125,7 +125,7 @@ def test_everything_can_be_reached_by_the_tab_key(tmp_path: Path) -> None:
     assert said == {"points": "true", "cards": "true", "pictures": "true"}
 
 
-def test_hostile_words_do_nothing(tmp_path: Path) -> None:
+def test_script_in_data_does_not_run(tmp_path: Path) -> None:
     content = make_evaluation(*two_cases())
     hostile = type(content)(
         HOSTILE, content.cases, content.tables, {"lesions": {"state": HOSTILE}}, (HOSTILE,)
@@ -136,7 +136,7 @@ def test_hostile_words_do_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("scheme", "bright"), [("1", True), ("0", False)])
-def test_light_and_dark(tmp_path: Path, scheme: str, bright: bool) -> None:
+def test_page_follows_preferred_colour_scheme(tmp_path: Path, scheme: str, bright: bool) -> None:
     page, shot = write_page(make_evaluation(*two_cases()), tmp_path), tmp_path / "shot.png"
     dress = f"--blink-settings=preferredColorScheme={scheme}"
     Visit(tmp_path, page, f"--screenshot={shot}", "--window-size=1280,900", dress)
@@ -145,7 +145,7 @@ def test_light_and_dark(tmp_path: Path, scheme: str, bright: bool) -> None:
     assert (paper > 127) is np.bool_(bright)
 
 
-def test_the_page_prints(tmp_path: Path) -> None:
+def test_evaluation_page_prints_to_pdf(tmp_path: Path) -> None:
     page, pdf = write_page(make_evaluation(*two_cases()), tmp_path), tmp_path / "page.pdf"
     Visit(tmp_path, page, f"--print-to-pdf={pdf}")
     assert 3 <= pdf.read_bytes().count(b"/Type /Page\n") <= 14

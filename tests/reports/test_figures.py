@@ -28,14 +28,14 @@ SHAPE = (100, 120, 14)
 
 
 def positions(volume: Volume) -> np.ndarray:
-    """World position of every voxel, shape (3, X, Y, Z)."""
+    """Return the world position of every voxel, shape (3, X, Y, Z)."""
     index = np.indices(volume.shape).reshape(3, -1)
     world = volume.affine[:3, :3] @ index + volume.affine[:3, 3:]
     return world.reshape(3, *volume.shape)
 
 
 def centred(shape: tuple[int, int, int], affine: np.ndarray) -> Volume:
-    """Empty volume whose middle voxel is the origin of the world."""
+    """Create an empty volume whose centre is the world origin."""
     moved = affine.copy()
     moved[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     return Volume(np.zeros(shape, np.float32), moved)
@@ -69,7 +69,7 @@ def tile(picture: np.ndarray, mosaic: Mosaic, index: int) -> np.ndarray:
     return canvas.patch(picture, mosaic.places[index])
 
 
-def nothing(grid: Volume) -> Volume:
+def empty_mask(grid: Volume) -> Volume:
     return grid.with_data(np.zeros(grid.shape, np.uint8))
 
 
@@ -78,10 +78,10 @@ def extent_mm(mask: np.ndarray, scale: float) -> tuple[float, float]:
     return (np.ptp(rows) + 1) * scale, (np.ptp(columns) + 1) * scale
 
 
-def test_a_ball_in_thick_slices_is_as_large_as_it_is(head: tuple[Volume, Volume]) -> None:
+def test_lesion_outline_has_true_size_in_thick_slices(head: tuple[Volume, Volume]) -> None:
     flair, brain = head
     lesion = ball(flair, (0, 0, 0), 21)
-    mosaic = lesion_mosaic(flair, lesion, nothing(flair), brain, max_slices=3, scale=0.5)
+    mosaic = lesion_mosaic(flair, lesion, empty_mask(flair), brain, max_slices=3, scale=0.5)
     assert [cut.plane.name for cut in mosaic.cuts] == ["axial"] * 3 + ["coronal", "sagittal"]
     line = coloured(pixels(mosaic), LESION)
     for index, through in ((1, 0.9), (3, 7.0), (4, 7.0)):
@@ -90,10 +90,10 @@ def test_a_ball_in_thick_slices_is_as_large_as_it_is(head: tuple[Volume, Volume]
         assert down == pytest.approx(42, abs=through + 1)
 
 
-def test_right_is_left_and_front_is_up(head: tuple[Volume, Volume]) -> None:
+def test_lesion_mosaic_has_radiological_orientation(head: tuple[Volume, Volume]) -> None:
     flair, brain = head
     lesion = ball(flair, (20, 15, 10), 8)  # right, anterior, superior of the middle
-    mosaic = lesion_mosaic(flair, lesion, nothing(flair), brain, max_slices=3)
+    mosaic = lesion_mosaic(flair, lesion, empty_mask(flair), brain, max_slices=3)
     line = coloured(pixels(mosaic), LESION)
     shown = [index for index in range(5) if tile(line, mosaic, index).any()]
     assert {mosaic.cuts[index].plane.name for index in shown} == {"axial", "coronal", "sagittal"}
@@ -104,9 +104,9 @@ def test_right_is_left_and_front_is_up(head: tuple[Volume, Volume]) -> None:
         assert columns.mean() < part.shape[1] / 2
 
 
-def test_the_letters_name_the_sides(head: tuple[Volume, Volume]) -> None:
+def test_letters_mark_patient_sides(head: tuple[Volume, Volume]) -> None:
     flair, brain = head
-    mosaic = lesion_mosaic(flair, nothing(flair), nothing(flair), brain, max_slices=3)
+    mosaic = lesion_mosaic(flair, empty_mask(flair), empty_mask(flair), brain, max_slices=3)
     picture = pixels(mosaic, frame=1)
     for place, cut in zip(mosaic.places, mosaic.cuts, strict=True):
         sides = {"sagittal": ("A", "P")}.get(cut.plane.name, ("R", "L"))
@@ -121,7 +121,7 @@ def test_the_letters_name_the_sides(head: tuple[Volume, Volume]) -> None:
         assert (picture[ink] == expected[ink]).all()
 
 
-def test_outlines_hide_no_lesion_voxel(head: tuple[Volume, Volume]) -> None:
+def test_outlines_do_not_cover_lesion_voxels(head: tuple[Volume, Volume]) -> None:
     flair, brain = head
     lesion, refused = ball(flair, (20, 0, 0), 8), ball(flair, (-20, 0, 0), 8)
     mosaic = lesion_mosaic(flair, lesion, refused, brain, max_slices=3)
@@ -136,7 +136,7 @@ def test_outlines_hide_no_lesion_voxel(head: tuple[Volume, Volume]) -> None:
     assert filled.sum() > 5 * orange.sum()
 
 
-def test_an_axial_slice_shows_right_candidates_left(head: tuple[Volume, Volume]) -> None:
+def test_axial_slice_shows_patient_right_on_left(head: tuple[Volume, Volume]) -> None:
     flair, brain = head
     lesion, refused = ball(flair, (20, 0, 0), 8), ball(flair, (-20, 0, 0), 8)
     mosaic = lesion_mosaic(flair, lesion, refused, brain, max_slices=3)
@@ -145,11 +145,11 @@ def test_an_axial_slice_shows_right_candidates_left(head: tuple[Volume, Volume])
     assert columns[0] < axial.shape[1] / 2 < columns[1]
 
 
-def test_what_is_outside_the_rim_never_shows(head: tuple[Volume, Volume]) -> None:
+def test_mosaics_hide_voxels_outside_brain_rim(head: tuple[Volume, Volume]) -> None:
     flair, brain = head
     away = ball(flair, (0, 0, 0), 40 + figures.WIDE_RIM_MM + 7.0)
     face = flair.with_data(np.where(away.data, flair.data, 9999).astype(np.float32))
-    zero = nothing(flair)
+    zero = empty_mask(flair)
     for bare, masked in (
         (lesion_mosaic(face, zero, zero, brain), lesion_mosaic(flair, zero, zero, brain)),
         (brain_mask_mosaic(face, brain), brain_mask_mosaic(flair, brain)),
@@ -161,41 +161,41 @@ def test_what_is_outside_the_rim_never_shows(head: tuple[Volume, Volume]) -> Non
         assert bare.frames == masked.frames
 
 
-def test_free_places_are_filled_so_that_misses_can_be_seen(head: tuple[Volume, Volume]) -> None:
+def test_lesion_mosaic_is_filled_with_slices_without_lesions(head: tuple[Volume, Volume]) -> None:
     flair, brain = head
     one = ball(flair, (0, 0, 10.5), 3)
-    mosaic = lesion_mosaic(flair, one, nothing(flair), brain, max_slices=6)
+    mosaic = lesion_mosaic(flair, one, empty_mask(flair), brain, max_slices=6)
     assert sum(cut.plane.name == "axial" for cut in mosaic.cuts) == 6
     assert "They show 1 of 1 lesions" in mosaic.description
 
 
-def test_cuts_count_slices_of_the_whole_grid(head: tuple[Volume, Volume]) -> None:
+def test_cut_index_refers_to_full_grid(head: tuple[Volume, Volume]) -> None:
     flair, brain = head
     one = ball(flair, (0, 0, 10.5), 3)
-    mosaic = lesion_mosaic(flair, one, nothing(flair), brain, max_slices=1)
+    mosaic = lesion_mosaic(flair, one, empty_mask(flair), brain, max_slices=1)
     slices = np.flatnonzero(one.data.any((0, 1)))
     assert mosaic.cuts[0].index in slices
 
 
-def test_without_lesions_the_picture_says_so(head: tuple[Volume, Volume]) -> None:
+def test_mosaic_without_lesions_states_it_in_description(head: tuple[Volume, Volume]) -> None:
     flair, brain = head
-    mosaic = lesion_mosaic(flair, nothing(flair), nothing(flair), brain)
+    mosaic = lesion_mosaic(flair, empty_mask(flair), empty_mask(flair), brain)
     assert "No lesion was found; the slices are evenly spaced." in mosaic.description
     assert not coloured(pixels(mosaic), LESION).any()
     assert canvas.describe(mosaic.frames[0].png)[1] == mosaic.description
 
 
-def test_with_rejected_candidates_only_those_choose_the_slices(
+def test_mosaic_without_kept_lesions_shows_rejected_candidates(
     head: tuple[Volume, Volume],
 ) -> None:
     flair, brain = head
     refused = ball(flair, (-20, 0, 0), 8)
-    mosaic = lesion_mosaic(flair, nothing(flair), refused, brain)
+    mosaic = lesion_mosaic(flair, empty_mask(flair), refused, brain)
     assert "No lesion was kept." in mosaic.description
     assert coloured(pixels(mosaic), REJECTED).any()
 
 
-def test_brain_mask_is_outlined_outside_itself(head: tuple[Volume, Volume]) -> None:
+def test_brain_outline_has_size_of_brain_mask(head: tuple[Volume, Volume]) -> None:
     flair, brain = head
     mosaic = brain_mask_mosaic(flair, brain, max_slices=3)
     green = coloured(pixels(mosaic), figures.BRAIN)
@@ -204,7 +204,7 @@ def test_brain_mask_is_outlined_outside_itself(head: tuple[Volume, Volume]) -> N
     assert down == pytest.approx(80, abs=3)
 
 
-def test_the_anatomy_is_outlined_on_the_slices_of_the_mask(head: tuple[Volume, Volume]) -> None:
+def test_anatomy_frame_outlines_labels_with_true_size(head: tuple[Volume, Volume]) -> None:
     flair, brain = head
     inner = ball(flair, (0, 0, 0), 15)
     labels = np.where(inner.data, Anatomy.VENTRICLE, Anatomy.WHITE_MATTER * brain.data)
@@ -220,7 +220,7 @@ def test_the_anatomy_is_outlined_on_the_slices_of_the_mask(head: tuple[Volume, V
     assert not coloured(pixels(mosaic, 1), colours["brainstem"]).any()
 
 
-def test_registration_frames_carry_the_same_edges(head: tuple[Volume, Volume]) -> None:
+def test_registration_frames_show_the_same_flair_edges(head: tuple[Volume, Volume]) -> None:
     flair, brain = head
     inner = ball(flair, (5, 5, 0), 15)
     shaped = flair.with_data(flair.data + 60 * inner.data)
@@ -238,7 +238,7 @@ def test_registration_frames_carry_the_same_edges(head: tuple[Volume, Volume]) -
 
 
 @pytest.mark.parametrize("doubtful", [(), ("T1w",), ("T2w", "MNI152-x"), ("T1w", "T2w")])
-def test_a_registration_in_doubt_says_so_in_its_title(
+def test_doubtful_registration_is_marked_in_frame_title(
     head: tuple[Volume, Volume], doubtful: tuple[str, ...]
 ) -> None:
     flair, brain = head
@@ -248,7 +248,7 @@ def test_a_registration_in_doubt_says_so_in_its_title(
     assert [name for name, title in titles.items() if "not aligned" in title] == list(doubtful)
 
 
-def test_the_same_input_gives_the_same_bytes_in_another_process() -> None:
+def test_lesion_mosaic_is_deterministic_across_processes() -> None:
     program = (
         "import hashlib, numpy as np\n"
         "from bids_msseg.imaging.volume import Volume\n"
@@ -274,13 +274,13 @@ def test_the_same_input_gives_the_same_bytes_in_another_process() -> None:
     assert len(runs.pop().split()) == 2
 
 
-def test_an_empty_brain_mask_is_an_error_with_a_hint(head: tuple[Volume, Volume]) -> None:
+def test_empty_brain_mask_raises_error_with_hint(head: tuple[Volume, Volume]) -> None:
     flair, _ = head
     with pytest.raises(DataError, match="hint:"):
-        brain_mask_mosaic(flair, nothing(flair))
+        brain_mask_mosaic(flair, empty_mask(flair))
 
 
-def test_an_image_on_another_grid_is_refused(head: tuple[Volume, Volume]) -> None:
+def test_image_on_another_grid_is_refused(head: tuple[Volume, Volume]) -> None:
     flair, brain = head
     smaller = Volume(brain.data[1:], brain.affine)
     elsewhere = Volume(brain.data, brain.affine @ np.diag([1, 1, 1.1, 1]))
@@ -289,7 +289,7 @@ def test_an_image_on_another_grid_is_refused(head: tuple[Volume, Volume]) -> Non
             registration_mosaic(flair, {"T1w": other}, brain)
 
 
-def test_values_that_are_not_numbers_are_black(head: tuple[Volume, Volume]) -> None:
+def test_brain_mask_mosaic_accepts_nan_voxels(head: tuple[Volume, Volume]) -> None:
     flair, brain = head
     data = flair.data.copy()
     data[50, 60, 7] = np.nan

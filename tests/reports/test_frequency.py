@@ -32,7 +32,7 @@ def put(out: Path, visit: Visit, *lesions: tuple[int, int, int], space: str = "S
 
 @pytest.fixture
 def visits(tmp_path: Path) -> list[Visit]:
-    """Three participants, one of them twice; two have a lesion at the same place."""
+    """Three participants, one with two visits; two have a lesion at the same place."""
     found = [Visit("01", "1", Path()), Visit("01", "2", Path())]
     found += [Visit(name, None, Path()) for name in ("02", "03")]
     put(tmp_path, found[0], (10, 10, 11))
@@ -42,7 +42,9 @@ def visits(tmp_path: Path) -> list[Visit]:
     return found
 
 
-def test_a_participant_counts_once(tmp_path: Path, visits: list[Visit]) -> None:
+def test_lesion_frequency_counts_each_participant_once(
+    tmp_path: Path, visits: list[Visit]
+) -> None:
     found = lesion_frequency(tmp_path, visits)
     assert found is not None
     assert (found.space, found.resolution, found.participants, found.most) == ("Small", 2, 3, 2)
@@ -51,7 +53,9 @@ def test_a_participant_counts_once(tmp_path: Path, visits: list[Visit]) -> None:
     assert np.count_nonzero(found.share.data) == 2
 
 
-def test_broken_and_foreign_masks_are_passed_over(tmp_path: Path, visits: list[Visit]) -> None:
+def test_lesion_frequency_skips_broken_and_other_space_masks(
+    tmp_path: Path, visits: list[Visit]
+) -> None:
     put(tmp_path, visits[2], (1, 1, 1), space="Other")
     put(tmp_path, visits[2]).write_bytes(b"no image")
     found = lesion_frequency(tmp_path, visits)
@@ -59,12 +63,12 @@ def test_broken_and_foreign_masks_are_passed_over(tmp_path: Path, visits: list[V
     assert (found.space, found.participants) == ("Small", 2)
 
 
-def test_one_participant_is_no_cohort(tmp_path: Path, visits: list[Visit]) -> None:
+def test_lesion_frequency_needs_two_participants(tmp_path: Path, visits: list[Visit]) -> None:
     assert lesion_frequency(tmp_path, visits[:2]) is None
     assert lesion_frequency(tmp_path / "elsewhere", visits) is None
 
 
-def test_the_picture_is_brightest_where_most_have_a_lesion(
+def test_frequency_picture_is_brightest_at_most_frequent_voxel(
     tmp_path: Path, visits: list[Visit]
 ) -> None:
     found = lesion_frequency(tmp_path, visits)
@@ -74,12 +78,12 @@ def test_the_picture_is_brightest_where_most_have_a_lesion(
         pixels = np.asarray(image.convert("RGB")).astype(int)[: -canvas.FOOTER]
     few, many = ((pixels == colour).all(-1) for colour in (COLOURS[0], COLOURS[-1]))
     assert 0 < many.sum() == few.sum()  # one voxel each
-    assert np.argwhere(many)[:, 1].mean() > np.argwhere(few)[:, 1].mean()  # left is right
+    assert np.argwhere(many)[:, 1].mean() > np.argwhere(few)[:, 1].mean()  # radiological
     assert "Share of 3 participants" in canvas.describe(png)[1]
     assert draw_frequency(found) == png
 
 
-def test_a_cohort_without_lesions_can_be_drawn(tmp_path: Path) -> None:
+def test_frequency_of_cohort_without_lesions_is_drawn(tmp_path: Path) -> None:
     people = [Visit(name, None, Path()) for name in ("01", "02")]
     for visit in people:
         put(tmp_path, visit)
@@ -89,7 +93,7 @@ def test_a_cohort_without_lesions_can_be_drawn(tmp_path: Path) -> None:
     assert draw_frequency(found).startswith(b"\x89PNG")
 
 
-def test_a_thumbnail_is_small(out_dir: Path) -> None:
+def test_thumbnail_has_fixed_width_and_small_size(out_dir: Path) -> None:
     jpeg = thumbnail(out_dir, Visit("01", "1", Path()))
     assert jpeg is not None
     with Image.open(io.BytesIO(jpeg)) as image:

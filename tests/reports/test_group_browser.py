@@ -1,4 +1,4 @@
-"""The page of a large cohort in a real browser: pages of rows, search, order and filter."""
+"""Group page of a large cohort in a real browser: table pages, search, sorting and filter."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def records(make_cohort: Callable[[int], tuple[VisitRecord, ...]]) -> tuple[Visi
 
 @pytest.fixture(scope="module")
 def page_file(records: tuple[VisitRecord, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write the page of a made-up cohort of which one visit has a picture."""
+    """Write the page of a synthetic cohort in which one visit has a picture."""
     out = tmp_path_factory.mktemp("large")
     picture = out / PICTURE
     picture.parent.mkdir(parents=True)
@@ -50,7 +50,7 @@ def page(page_file: Path, reader: Reader) -> Page:
 
 
 def keys(page: Page) -> list[str]:
-    """Participant and session of the rows that are shown."""
+    """Return participant and session of the visible rows."""
     rows = page.eval_on_selector_all(
         "tbody tr", "all => all.map((row) => [row.cells[0].textContent, row.cells[1].textContent])"
     )
@@ -65,7 +65,7 @@ def sort_by(page: Page, name: str) -> None:
     page.locator("thead button", has_text=re.compile(f"^{name}\\b")).first.click()
 
 
-def test_it_shows_one_page_of_rows_and_few_elements(
+def test_large_cohort_page_shows_100_rows_and_few_elements(
     page: Page, records: tuple[VisitRecord, ...]
 ) -> None:
     assert keys(page) == [record.key for record in records[:100]]
@@ -94,7 +94,7 @@ def test_pages_are_turned_by_keyboard(
 
 
 @pytest.mark.parametrize("rows", [50, 200, 500])
-def test_a_reader_chooses_the_number_of_rows(page: Page, rows: int) -> None:
+def test_number_of_rows_per_page_can_be_selected(page: Page, rows: int) -> None:
     page.locator("#rows").select_option(str(rows))
     assert page.locator("tbody tr").count() == rows
     page.locator("[data-turn=next]").click()
@@ -110,7 +110,7 @@ def test_a_reader_chooses_the_number_of_rows(page: Page, rows: int) -> None:
         ("nobody has this", []),
     ],
 )
-def test_a_search_goes_through_all_rows(page: Page, text: str, found: list[str]) -> None:
+def test_search_covers_rows_of_all_pages(page: Page, text: str, found: list[str]) -> None:
     page.locator("[data-turn=last]").click()
     page.locator("#filter").fill(text)
     assert keys(page) == found
@@ -129,7 +129,7 @@ def test_a_search_goes_through_all_rows(page: Page, text: str, found: list[str])
         ("1", FLAGGED // 2, "sub-0001_ses-1"),
     ],
 )
-def test_the_filter_by_flag_goes_through_all_rows(
+def test_flag_filter_covers_rows_of_all_pages(
     page: Page, flag: str, number: int, first: str
 ) -> None:
     page.locator("#flag").select_option(flag)
@@ -139,7 +139,9 @@ def test_the_filter_by_flag_goes_through_all_rows(
     assert label.endswith(f"({number})")
 
 
-def test_search_order_and_filter_go_together(page: Page, records: tuple[VisitRecord, ...]) -> None:
+def test_search_sorting_and_filter_can_be_combined(
+    page: Page, records: tuple[VisitRecord, ...]
+) -> None:
     page.locator("#flag").select_option("1")  # visits 0, 10, 20, ..., all of the first session
     page.locator("#filter").fill("ses-2")
     assert keys(page) == []
@@ -167,7 +169,7 @@ def test_all_rows_are_sorted_with_missing_values_last(
     assert {key.partition("_")[2] for key in keys(page)} == {"ses-1"}
 
 
-def test_a_participant_on_another_page_is_turned_to(page: Page) -> None:
+def test_selecting_participant_opens_its_table_page(page: Page) -> None:
     page.locator("#participant").fill("sub-2400")
     assert shown(page) == "5000 rows, 4701 to 4800 shown"
     assert lit(page) == {"sub-2400"}
@@ -179,7 +181,7 @@ def test_a_participant_on_another_page_is_turned_to(page: Page) -> None:
     assert lit(page) == set()
 
 
-def test_a_click_near_a_dot_chooses_its_participant(page: Page) -> None:
+def test_click_on_plot_dot_selects_one_participant(page: Page) -> None:
     plot = page.locator("[data-plot=numbers]")
     place = max(dots(plot)["plain"], key=lambda one: one[0] - one[1])
     click_on(plot.locator("svg"), *place)
@@ -188,7 +190,7 @@ def test_a_click_near_a_dot_chooses_its_participant(page: Page) -> None:
     assert page.locator("tbody tr.lit").count() == 2
 
 
-def test_pictures_come_from_files_beside_the_page(page: Page) -> None:
+def test_pictures_are_loaded_from_files(page: Page) -> None:
     assert page.locator(".contact img").count() == 1
     page.locator(".contact img").scroll_into_view_if_needed()
     page.wait_for_function("document.querySelector('.contact img').naturalWidth === 300")
@@ -197,7 +199,7 @@ def test_pictures_come_from_files_beside_the_page(page: Page) -> None:
     assert page.locator("#sheet").is_hidden()
 
 
-def test_without_scripts_the_first_rows_are_there(page_file: Path, browser: Browser) -> None:
+def test_page_without_javascript_shows_first_rows(page_file: Path, browser: Browser) -> None:
     context = browser.new_context(java_script_enabled=False, offline=True)
     plain = context.new_page()
     plain.goto(page_file.as_uri())

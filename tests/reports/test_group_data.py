@@ -15,7 +15,7 @@ Make = Callable[[int], tuple[VisitRecord, ...]]
 
 
 def unpack(packed: Any) -> list[Any]:
-    """Do what the script of the page does."""
+    """Decode packed values as the script of the page does."""
     if isinstance(packed, list):
         return packed
     return [packed["levels"][code] for code in packed["codes"]]
@@ -25,15 +25,21 @@ def unpack(packed: Any) -> list[Any]:
     "values",
     [["a"], ["a", "a"], ["a", "b", "c"], [None, "1", None, "2"], [(), (0,), (), (0, 2), ()]],
 )
-def test_what_is_packed_is_the_same_again(values: list[Any]) -> None:
+def test_pack_is_lossless(values: list[Any]) -> None:
     assert unpack(pack(values)) == values
+
+
+def test_pack_encodes_repeated_values() -> None:
+    packed = pack(["ok", "ok", "failed", "ok"])
+    assert packed == {"levels": ["ok", "failed"], "codes": [0, 0, 1, 0]}
+    assert pack(["a", "b", "c"]) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
     ("value", "expected"),
     [(None, None), (0.0, "0"), (12.475, "12.475"), (1234.56789, "1234.57"), (20.0, "20")],
 )
-def test_numbers_of_plots_are_short(value: float | None, expected: str | None) -> None:
+def test_shorten_keeps_six_significant_digits(value: float | None, expected: str | None) -> None:
     assert json.dumps(shorten(value)) == (expected or "null")
 
 
@@ -50,27 +56,27 @@ def record(*flags: str, quality: tuple[str, ...] | None = None) -> VisitRecord:
         ("cannot read /data/x/sub-a.nii.gz", "cannot read …/sub-a.nii.gz"),
     ],
 )
-def test_a_kind_of_flag_has_no_numbers_and_no_folders(flags: str, kind: str) -> None:
+def test_flag_kind_omits_numbers_and_folders(flags: str, kind: str) -> None:
     assert sort_flags([record(flags)]).kinds == ((kind, 1),)
 
 
-def test_flags_of_the_images_count_as_well() -> None:
+def test_sort_flags_counts_image_quality_reasons() -> None:
     found = sort_flags([record("a", quality=("b",)), record(), record(quality=("b", "b"))])
     assert found.kinds == (("b", 2), ("a", 1))
     assert found.visits == ((0, 1), (), (0,))
     assert found.flagged == 2
 
 
-def test_rare_kinds_of_flags_are_one() -> None:
+def test_sort_flags_groups_rare_kinds_as_other() -> None:
     kinds = [f"flag {chr(97 + i)}" for i in range(MAX_FLAGS + 3)]
     found = sort_flags([record(kind) for kind in kinds] + [record(*kinds)])
     assert len(found.kinds) == MAX_FLAGS
     assert found.kinds[0] == ("flag a", 2)
-    assert found.kinds[-1] == (OTHER_FLAG, 5)  # four visits of one flag, and the one of all
+    assert found.kinds[-1] == (OTHER_FLAG, 5)  # four visits with one flag, one with all
     assert found.visits[-1] == tuple(range(MAX_FLAGS))
 
 
-def test_the_page_holds_every_visit_once(tmp_path: Path, make_cohort: Make) -> None:
+def test_page_data_contains_every_visit_once(tmp_path: Path, make_cohort: Make) -> None:
     records = make_cohort(600)
     html = write_group(tmp_path, records=records).html.read_text(encoding="utf-8")
     text = html.partition('id="data">')[2].partition("</script>")[0]

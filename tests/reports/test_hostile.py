@@ -1,4 +1,4 @@
-"""Texts from the data in every place that a page shows: they stay text, and tell no folders."""
+"""Hostile text in all fields of a page: it is escaped, and local folders are not shown."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from bids_msseg.bids.files import write_tsv
 from bids_msseg.bids.record import VisitRecord, write_record
 from bids_msseg.bids.record_values import ContrastUse, ModelUse
 from bids_msseg.reports.group.report import write_group
+from bids_msseg.reports.page import json_block
 from bids_msseg.reports.participant import write_participant_page
 
 EVIL = "</script></style><script>document.title='ran'</script><img src=x onerror=alert(1)>\"'&<!--"
@@ -22,8 +23,12 @@ FOLDER = "/home/doe/secret study/data"
 ACTIVE = {"onerror", "onload", "onclick", "href", "src", "action", "formaction", "srcdoc"}
 
 
+def test_json_block_escapes_tags() -> None:
+    assert str(json_block({"a": ["</script>", 1]})) == r'{"a":["\u003c/script\u003e",1]}'
+
+
 def hostile(record: VisitRecord) -> VisitRecord:
-    """Put the text into every field that takes one."""
+    """Put the hostile text into every text field of a record."""
     uses = {
         name: ContrastUse(EVIL, use.spacing_mm, use.used, EVIL)
         for name, use in record.contrasts.items()
@@ -49,7 +54,7 @@ def hostile(record: VisitRecord) -> VisitRecord:
 
 
 def plain(record: VisitRecord) -> VisitRecord:
-    """Fill the same fields with a word."""
+    """Fill the same fields with a harmless word."""
     text = json.dumps(hostile(record).to_dict()).replace("javascript:alert(1)", "word")
     return VisitRecord.from_dict(json.loads(text.replace(json.dumps(EVIL)[1:-1], "word")))
 
@@ -58,7 +63,7 @@ def plain(record: VisitRecord) -> VisitRecord:
 def pages(
     out_dir: Path, make_record: Callable[..., VisitRecord], tmp_path: Path
 ) -> Callable[..., dict[str, Path]]:
-    """Make all pages of OUT, with every text of the data going through a function."""
+    """Return a function that changes all records with ``change`` and writes all pages."""
 
     def make(change: Callable[[VisitRecord], VisitRecord], word: str) -> dict[str, Path]:
         bids = tmp_path / "bids"
@@ -82,7 +87,7 @@ def pages(
 
 
 @pytest.mark.parametrize("kind", ["participant", "group"])
-def test_texts_of_the_data_stay_text(
+def test_hostile_text_adds_no_elements_or_active_attributes(
     pages: Callable[..., dict[str, Path]], read_page: Callable[..., Any], kind: str
 ) -> None:
     harmless = read_page(pages(plain, "word")[kind])
@@ -92,20 +97,20 @@ def test_texts_of_the_data_stay_text(
         active = {name: value for name, value in attributes.items() if name in ACTIVE}
         assert not {name for name in attributes if name.startswith("on")}, tag
         for value in active.values():
-            # a link may hold the text as %3C..., which leads nowhere and runs nothing
+            # a link may contain the text percent-encoded (%3C...), which is harmless
             assert not re.search(r"[<>\"']", value or ""), tag
             assert not re.match(r"(?!data:|https:)[a-z]+:", value or "", re.IGNORECASE), tag
 
 
-def test_a_page_shows_the_text_as_it_is(
+def test_page_shows_hostile_text_escaped(
     pages: Callable[..., dict[str, Path]], read_page: Callable[..., Any]
 ) -> None:
-    """Escaped and not dropped: who reads it can see what is wrong with the data."""
+    """The page escapes the text and does not drop it, so that the fault in the data is visible."""
     assert "document.title='ran'" in read_page(pages(hostile, EVIL)["participant"]).text
 
 
 @pytest.mark.parametrize("kind", ["participant", "group"])
-def test_pages_tell_no_folders(pages: Callable[..., dict[str, Path]], kind: str) -> None:
+def test_pages_contain_no_local_folders(pages: Callable[..., dict[str, Path]], kind: str) -> None:
     def placed(record: VisitRecord) -> VisitRecord:
         name = f"{FOLDER.replace(' ', '_')}/sub-01_FLAIR.nii.gz"
         return replace(

@@ -16,7 +16,7 @@ masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=5), elements=
 
 
 def inside(borders: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """Voxels whose centre lies within an odd number of borders."""
+    """Return the voxels whose centre lies within an odd number of borders."""
     rows, columns = np.indices(shape)
     centres = np.stack([columns.ravel() + 0.5, rows.ravel() + 0.5], axis=1)
     odd = np.zeros(len(centres), bool)
@@ -26,14 +26,14 @@ def inside(borders: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
 
 
 @given(masks)
-def test_borders_hold_just_the_voxels_of_the_mask(mask: np.ndarray) -> None:
+def test_loops_enclose_exactly_the_mask_voxels(mask: np.ndarray) -> None:
     borders = loops(mask)
     np.testing.assert_array_equal(inside(borders, mask.shape), mask)
     assert all((border[0] == border[-1]).all() for border in borders)
 
 
 @given(masks)
-def test_a_path_draws_the_borders_to_a_quarter_of_a_voxel(mask: np.ndarray) -> None:
+def test_svg_path_reproduces_loops(mask: np.ndarray) -> None:
     borders = loops(mask)
     drawn = []
     for part in re.findall(r"M([^lz]*)l([^z]*)z", svg_path(borders)):
@@ -45,7 +45,13 @@ def test_a_path_draws_the_borders_to_a_quarter_of_a_voxel(mask: np.ndarray) -> N
         np.testing.assert_array_equal(one, border)
 
 
-def test_straight_parts_hold_no_points() -> None:
+def test_loops_and_svg_path_of_small_example() -> None:
+    [border] = loops(np.array([[0, 1, 1]], bool))
+    assert (border.min(0).tolist(), border.max(0).tolist()) == ([1, 0], [3, 1])
+    assert svg_path([np.array([[0.0, 0], [1, 0], [1, 1], [0, 0]])]) == "M0 0l4 0 0 4z"
+
+
+def test_loops_omit_points_on_straight_edges() -> None:
     [border] = loops(np.ones((3, 50), bool))
     assert len(border) <= 10
     assert border.min() == 0

@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 
 from bids_msseg.bids.paths import output_path
-from bids_msseg.bids.record import VisitRecord, write_record
+from bids_msseg.bids.record import VisitRecord, recorded_visit, write_record
 from bids_msseg.bids.record_values import ContrastUse, ModelUse
 from bids_msseg.bids.visit import Visit
 from bids_msseg.errors import CannotCreateError, NoInputError, UsageError
 from bids_msseg.imaging.volume import load_volume
 from bids_msseg.reports.images.drawing import draw_visit
-from bids_msseg.reports.participant import visit_of, write_participant_page
+from bids_msseg.reports.participant import OrderView, order_view, write_participant_page
 
 Read = Callable[[Path | str], Any]
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}"
 
 
-def test_the_page_says_what_was_found(out_dir: Path, read_page: Read) -> None:
+def test_participant_page_shows_results_of_visit(out_dir: Path, read_page: Read) -> None:
     path = write_participant_page(out_dir, "01")
     assert path == out_dir / "sub-01.html"
     text = read_page(path).text
@@ -53,7 +53,7 @@ def test_the_page_says_what_was_found(out_dir: Path, read_page: Read) -> None:
         assert expected in text
 
 
-def test_another_segmenter_is_named_and_cited(
+def test_external_segmenter_is_named_and_cited(
     tmp_path: Path, make_record: Any, read_page: Read
 ) -> None:
     other = ModelUse("SEG", "2", "ab" * 32, "command", "MIT", "Doe 2020", ("FLAIR",))
@@ -63,11 +63,11 @@ def test_another_segmenter_is_named_and_cited(
         assert ("Segmented by SEG 2" in text) == shown
         assert ("licence MIT" in text) == shown
         assert text.count("Doe 2020") == (2 if shown else 0)
-        # the design of the networks that were not run
+        # Valverde is cited only if the networks of bids_msseg were run
         assert ("Valverde" in text) != shown
 
 
-def test_volumes_of_the_brain_are_listed_where_they_are_known(
+def test_brain_volumes_are_listed_if_known(
     tmp_path: Path, make_record: Any, read_page: Read
 ) -> None:
     measures = {"ventricles_ml": 31.25, "brain_parenchymal_fraction": 0.81234}
@@ -78,7 +78,7 @@ def test_volumes_of_the_brain_are_listed_where_they_are_known(
         assert ("brain parenchymal fraction 0.8123" in text) == shown
 
 
-def test_a_failed_visit_says_why_and_what_to_do(out_dir: Path, read_page: Read) -> None:
+def test_failed_visit_shows_reason_hint_and_crash_file(out_dir: Path, read_page: Read) -> None:
     page = read_page(write_participant_page(out_dir, "01"))
     assert "This visit failed cannot read …/sub-01_ses-2_FLAIR.nii.gz: it is cut off" in page.text
     assert "Hint: fetch it again" in page.text
@@ -86,7 +86,7 @@ def test_a_failed_visit_says_why_and_what_to_do(out_dir: Path, read_page: Read) 
     assert "This visit was skipped there is no FLAIR" in page.text
 
 
-def test_a_given_mask_is_named(
+def test_page_names_given_lesion_mask(
     out_dir: Path, make_record: Callable[..., VisitRecord], read_page: Read
 ) -> None:
     uri = "bids:manual:sub-01/ses-1/anat/sub-01_ses-1_label-L_mask.nii.gz"
@@ -113,7 +113,16 @@ def test_exclusion_masks_are_named(
     assert "exclusion masks" not in plain
 
 
-def test_visits_stand_in_natural_order_with_their_anchors(out_dir: Path, read_page: Read) -> None:
+def test_order_view_lists_sessions_and_source() -> None:
+    source = "the session labels"
+    records = [
+        VisitRecord("01", session, "", "ok", visit_number=number, order_source=source)
+        for session, number in (("M6", 1), ("M12", 2))
+    ]
+    assert order_view(records) == OrderView(("M6", "M12"), source, known=True, hint="")
+
+
+def test_visits_are_in_natural_order_with_anchors(out_dir: Path, read_page: Read) -> None:
     page = read_page(write_participant_page(out_dir, "01"))
     sections = list(page.all("section", "id"))
     assert sections == ["ses-1", "ses-2", "ses-10"]
@@ -121,7 +130,9 @@ def test_visits_stand_in_natural_order_with_their_anchors(out_dir: Path, read_pa
     assert "A difference between two visits includes the errors of both masks" in page.text
 
 
-def test_one_visit_needs_no_overview(tmp_path: Path, make_record: Any, read_page: Read) -> None:
+def test_page_of_single_visit_has_no_overview(
+    tmp_path: Path, make_record: Any, read_page: Read
+) -> None:
     page = read_page(write_participant_page(tmp_path, "01", records=[make_record(session=None)]))
     assert page.tags["nav"] == 0
     assert page.all("section", "id") == ["visit"]
@@ -129,7 +140,7 @@ def test_one_visit_needs_no_overview(tmp_path: Path, make_record: Any, read_page
     assert "There is no lesion table" in page.text
 
 
-def test_tables_hold_every_lesion_and_candidate(out_dir: Path, read_page: Read) -> None:
+def test_tables_list_every_lesion_and_rejected_candidate(out_dir: Path, read_page: Read) -> None:
     page = read_page(write_participant_page(out_dir, "01"))
     assert "31 lesions, in order of decreasing volume" in page.text
     assert "14 rejected candidates" in page.text
@@ -140,7 +151,7 @@ def test_tables_hold_every_lesion_and_candidate(out_dir: Path, read_page: Read) 
     assert "sub-01/ses-1/anat/sub-01_ses-1_desc-lesions_stats.tsv" in page.all("a", "href")
 
 
-def test_rows_know_their_lesion_and_a_point_inside_it(out_dir: Path, read_page: Read) -> None:
+def test_lesion_rows_have_index_and_point_inside_lesion(out_dir: Path, read_page: Read) -> None:
     page = read_page(write_participant_page(out_dir, "01"))
     rows = [attrs for tag, attrs in page.elements if tag == "tr" and "data-index" in attrs]
     assert len(rows) == 45
@@ -152,7 +163,7 @@ def test_rows_know_their_lesion_and_a_point_inside_it(out_dir: Path, read_page: 
     assert float((rows[31]["data-mm"] or "0").split()[0]) < -6
 
 
-def test_the_viewer_carries_the_images(out_dir: Path, read_page: Read) -> None:
+def test_viewer_embeds_images_as_layers(out_dir: Path, read_page: Read) -> None:
     html = write_participant_page(out_dir, "01").read_text()
     layers = dict(re.findall(r'id="ses-1-layer-(\w+)">([^<]+)</script>', html))
     assert list(layers) == ["FLAIR", "T1w", "lesions", "rejected", "probability"]
@@ -173,10 +184,10 @@ def test_the_viewer_carries_the_images(out_dir: Path, read_page: Read) -> None:
         ({}, ["FLAIR", "T1w"]),
     ],
 )
-def test_the_viewer_has_no_contrast_that_the_visit_does_not_use(
+def test_viewer_omits_unused_contrasts(
     out_dir: Path, make_record: Any, used: dict[str, bool], shown: list[str]
 ) -> None:
-    """OUT holds a FLAIR and a T1w."""
+    """The output folder contains a FLAIR and a T1w image."""
     uses = {name: ContrastUse("x.nii.gz", (1.0, 1.0, 1.0), used=one) for name, one in used.items()}
     record = make_record(contrasts=uses)
     html = write_participant_page(out_dir, "01", records=[record]).read_text()
@@ -184,13 +195,15 @@ def test_the_viewer_has_no_contrast_that_the_visit_does_not_use(
     assert layers == [*shown, "lesions", "rejected", "probability"]
 
 
-def test_a_page_without_images_has_no_viewer(tmp_path: Path, make_record: Any) -> None:
+def test_page_without_images_has_no_viewer(tmp_path: Path, make_record: Any) -> None:
     html = write_participant_page(tmp_path, "01", records=[make_record()]).read_text()
     assert "niivue" not in html
     assert "<script" not in html
 
 
-def test_no_lesion_is_said_plainly(tmp_path: Path, make_record: Any, read_page: Read) -> None:
+def test_page_states_that_no_lesion_was_found(
+    tmp_path: Path, make_record: Any, read_page: Read
+) -> None:
     record = make_record(lesion_load_ml=0.0, lesion_count=0, flags=(), regions={})
     text = read_page(write_participant_page(tmp_path, "01", records=[record])).text
     assert "No lesion was found." in text
@@ -213,7 +226,9 @@ def test_pictures_are_embedded_described_and_switchable(out_dir: Path, read_page
     assert sum("checked" in attrs for attrs in inputs) == 3
 
 
-def test_nothing_is_loaded_and_only_our_scripts_run(out_dir: Path, read_page: Read) -> None:
+def test_participant_page_is_self_contained_with_strict_csp(
+    out_dir: Path, read_page: Read
+) -> None:
     path = write_participant_page(out_dir, "01")
     page = read_page(path)
     running = [a for tag, a in page.elements if tag == "script" and "type" not in a]
@@ -226,20 +241,20 @@ def test_nothing_is_loaded_and_only_our_scripts_run(out_dir: Path, read_page: Re
     assert path.stat().st_size < 4_000_000
 
 
-def test_no_folder_of_this_machine_is_told(out_dir: Path) -> None:
+def test_participant_page_contains_no_local_paths(out_dir: Path) -> None:
     html = write_participant_page(out_dir, "01").read_text()
     assert str(out_dir.parent) not in html
     assert str(Path.home()) not in html or str(Path.home()) == "/"
 
 
-def test_text_from_data_never_becomes_markup(
+def test_participant_page_escapes_text_from_data(
     out_dir: Path, make_record: Any, read_page: Read
 ) -> None:
     visit = Visit("01", "1", Path())
     table = output_path(out_dir, visit, suffix="stats", extension=".tsv", desc="lesions")
     table.write_text(f"index\tregion\tstatus\treason\n{EVIL}\t{EVIL}\tkept\t{EVIL}\n")
     record = make_record(
-        # the viewer shows what was used
+        # the viewer shows only contrasts that were used
         contrasts={
             **make_record().contrasts,
             EVIL: ContrastUse(EVIL, (1.0, 1.0, 1.0), note=EVIL),
@@ -257,18 +272,18 @@ def test_text_from_data_never_becomes_markup(
     failed = VisitRecord("01", "2", "sub-01_ses-2", "failed", EVIL, EVIL, (EVIL,))
     page = read_page(write_participant_page(out_dir, "01", records=[record, failed]))
     assert "{{ 7*7 }}" in page.text
-    assert page.tags["script"] == 8  # five layers and three scripts of ours
+    assert page.tags["script"] == 8  # five layers and three scripts of the page
     assert not [attrs for _, attrs in page.elements if "onerror" in attrs]
     assert page.text.count("<script>alert(1)") >= 15
     assert {attrs["src"][:5] for tag, attrs in page.elements if tag == "img"} == {"data:"}
 
 
-def test_the_page_is_the_same_every_time(out_dir: Path) -> None:
+def test_participant_page_is_deterministic(out_dir: Path) -> None:
     first = write_participant_page(out_dir, "01").read_bytes()
     assert write_participant_page(out_dir, "01").read_bytes() == first
 
 
-def test_records_of_others_are_passed_over(out_dir: Path, make_record: Any) -> None:
+def test_records_of_other_participants_are_ignored(out_dir: Path, make_record: Any) -> None:
     write_record(out_dir, make_record(participant="011"))
     own = write_participant_page(out_dir, "01").read_text()
     assert "sub-011" not in own
@@ -276,7 +291,7 @@ def test_records_of_others_are_passed_over(out_dir: Path, make_record: Any) -> N
     assert "sub-011" not in write_participant_page(out_dir, "01", records=records).read_text()
 
 
-def test_a_record_that_cannot_be_read_is_a_failed_visit(tmp_path: Path, read_page: Read) -> None:
+def test_unreadable_record_is_shown_as_failed_visit(tmp_path: Path, read_page: Read) -> None:
     broken = tmp_path / "logs" / "visits" / "sub-01_ses-1.json"
     broken.parent.mkdir(parents=True)
     broken.write_text("{")
@@ -285,23 +300,23 @@ def test_a_record_that_cannot_be_read_is_a_failed_visit(tmp_path: Path, read_pag
     assert "process the visit again" in text
 
 
-def test_nothing_recorded_is_an_error_with_a_hint(tmp_path: Path) -> None:
+def test_participant_without_records_raises_error_with_hint(tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="run the participant level"):
         write_participant_page(tmp_path, "01")
 
 
-def test_a_participant_that_is_no_label_is_refused(tmp_path: Path) -> None:
+def test_invalid_participant_label_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         write_participant_page(tmp_path, "../01")
 
 
-def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path, make_record: Any) -> None:
+def test_unwritable_participant_page_raises_error(tmp_path: Path, make_record: Any) -> None:
     (tmp_path / "sub-01.html").mkdir()
     with pytest.raises(CannotCreateError, match=r"sub-01\.html"):
         write_participant_page(tmp_path, "01", records=[make_record()])
 
 
-def test_crash_files_elsewhere_link_into_the_logs(
+def test_crash_files_outside_logs_link_to_logs_folder(
     tmp_path: Path, make_record: Any, read_page: Read
 ) -> None:
     record = dataclasses.replace(
@@ -320,17 +335,17 @@ def test_crash_files_elsewhere_link_into_the_logs(
         ("01", "1", ""),
     ],
 )
-def test_a_record_leads_back_to_its_files(
+def test_recorded_visit_restores_file_prefix(
     participant: str, session: str | None, prefix: str
 ) -> None:
-    visit = visit_of(VisitRecord(participant, session, prefix, "ok"))
+    visit = recorded_visit(VisitRecord(participant, session, prefix, "ok"))
     assert visit.prefix == (prefix or "sub-01_ses-1")
 
 
 @pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.parametrize("patient", ["lj19", "tz04"])
-def test_a_page_of_a_real_head_stays_small(
+def test_page_of_real_images_is_smaller_than_4_mb(
     patient: str, shared_data: Path, tmp_path: Path, make_record: Any
 ) -> None:
     cohort = shared_data / "ms-cohort"
@@ -339,7 +354,7 @@ def test_a_page_of_a_real_head_stays_small(
     record = make_record(patient, None)
     draw_visit(
         tmp_path,
-        visit_of(record),
+        recorded_visit(record),
         flair=flair,
         brain=load_volume(f"{manual}desc-brain_mask.nii.gz"),
         lesions=load_volume(f"{manual}label-L_mask.nii.gz"),

@@ -27,7 +27,7 @@ def schema() -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def test_what_a_reader_saved_is_read(out_dir: Path, save_review: Save, tmp_path: Path) -> None:
+def test_saved_qc_file_is_read_as_review(out_dir: Path, save_review: Save, tmp_path: Path) -> None:
     folder = tmp_path / "qc"
     missed = {"index": 2, "status": "rejected", "volume_mm3": 50.0, "decision": "keep"}
     path = save_review(folder, lesions=[WRONG, missed], rating="unsure", rater="AB", comment="?")
@@ -38,13 +38,15 @@ def test_what_a_reader_saved_is_read(out_dir: Path, save_review: Save, tmp_path:
     jsonschema.validate(json.loads(path.read_text()), schema())
 
 
-def test_a_rejected_visit_has_no_load() -> None:
+def test_review_of_rejected_visit_has_no_load_or_count() -> None:
     review = Review("f", "", "", "reject", (), ())
     assert review.load_ml(5.0) is None
     assert review.count(5) is None
 
 
-def test_another_mask_is_refused(out_dir: Path, save_review: Save, tmp_path: Path) -> None:
+def test_qc_file_of_another_mask_is_refused(
+    out_dir: Path, save_review: Save, tmp_path: Path
+) -> None:
     save_review(tmp_path / "qc", mask_sha256="0" * 64)
     with pytest.raises(DataError, match=r"another mask of sub-01_ses-1 \(000000000000…") as caught:
         read_reviews(tmp_path / "qc", out_dir, VISITS)
@@ -52,7 +54,9 @@ def test_another_mask_is_refused(out_dir: Path, save_review: Save, tmp_path: Pat
     assert "current pages" in caught.value.hint
 
 
-def test_all_faults_are_named(out_dir: Path, save_review: Save, tmp_path: Path) -> None:
+def test_error_lists_all_faults_of_qc_files(
+    out_dir: Path, save_review: Save, tmp_path: Path
+) -> None:
     folder = tmp_path / "qc"
     save_review(folder / "a")
     save_review(folder / "b")
@@ -75,7 +79,7 @@ def test_all_faults_are_named(out_dir: Path, save_review: Save, tmp_path: Path) 
         assert fault in caught.value.message
 
 
-def test_a_folder_without_files_is_an_error(out_dir: Path, tmp_path: Path) -> None:
+def test_folder_without_qc_files_raises_error(out_dir: Path, tmp_path: Path) -> None:
     for folder in (tmp_path / "nothing", out_dir):
         with pytest.raises(NoInputError, match="no QC file"):
             read_reviews(folder, out_dir, VISITS)
@@ -105,7 +109,7 @@ def base(**more: object) -> dict[str, object]:
         ({"rater": None}, "rater is not text"),
     ],
 )
-def test_the_reader_and_the_schema_refuse_the_same(change: dict[str, object], fault: str) -> None:
+def test_parser_and_json_schema_refuse_same_content(change: dict[str, object], fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         parse(json.dumps(base(**change)).encode())
     with pytest.raises(jsonschema.ValidationError):
@@ -113,13 +117,13 @@ def test_the_reader_and_the_schema_refuse_the_same(change: dict[str, object], fa
 
 
 @pytest.mark.parametrize("volume", ["1" + "0" * 400, "1e999", "NaN"])
-def test_a_volume_beyond_all_measure_is_none(volume: str) -> None:
+def test_lesion_volume_out_of_range_is_refused(volume: str) -> None:
     raw = json.dumps(base(lesions=[{**WRONG, "volume_mm3": 77.5}])).replace("77.5", volume)
     with pytest.raises(ValueError, match="lesions is not a list"):
         parse(raw.encode())
 
 
-def test_what_is_no_file_is_not_waited_for(out_dir: Path, tmp_path: Path) -> None:
+def test_pipe_or_folder_as_qc_file_is_refused(out_dir: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "sub-01_desc-qc_a.json")
     (tmp_path / "sub-01_desc-qc_b.json").mkdir()
     with pytest.raises(DataError) as caught:
@@ -133,6 +137,6 @@ def test_what_is_no_file_is_not_waited_for(out_dir: Path, tmp_path: Path) -> Non
     st.binary()
     | st.recursive(st.none() | st.text(), st.lists).map(lambda x: json.dumps(x).encode())
 )
-def test_no_bytes_crash_the_reader(raw: bytes) -> None:
+def test_parse_of_arbitrary_bytes_raises_value_error(raw: bytes) -> None:
     with pytest.raises(ValueError, match=r"JSON|format"):
         parse(raw)

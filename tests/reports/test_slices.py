@@ -24,7 +24,7 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, 1), (-1, -1, 1), (1, -1, -1)])
-def test_to_ras_keeps_every_voxel_where_it_is(signs: tuple[int, int, int]) -> None:
+def test_to_ras_keeps_world_coordinates_of_voxels(signs: tuple[int, int, int]) -> None:
     affine = np.diag([0.5 * signs[0], 0.7 * signs[1], 3.0 * signs[2], 1.0])
     affine[:3, 3] = (11, -7, 3)
     volume = Volume(np.arange(24).reshape(2, 3, 4), affine)
@@ -65,7 +65,7 @@ def test_radiological_display(
     assert screen.sum() == 1
 
 
-def test_even_slices_leave_out_the_thin_ends() -> None:
+def test_even_slices_omit_slices_with_little_brain() -> None:
     brain = np.zeros((10, 10, 12), bool)
     brain[:, :, 2:10] = True
     brain[5, 5, :] = True
@@ -78,7 +78,7 @@ label_maps = arrays(np.int32, (4, 4, 9), elements=st.integers(0, 5))
 
 
 @given(label_maps, st.integers(1, 12), st.integers(1, 4))
-def test_lesion_slices_hold_lesions_and_keep_their_distance(
+def test_lesion_slices_contain_lesions_and_respect_gap(
     labels: np.ndarray, count: int, gap: int
 ) -> None:
     chosen = lesion_slices(labels, 2, count, gap=gap)
@@ -89,10 +89,19 @@ def test_lesion_slices_hold_lesions_and_keep_their_distance(
 
 
 @given(label_maps)
-def test_the_slice_with_most_lesion_is_always_shown(labels: np.ndarray) -> None:
+def test_lesion_slices_include_slice_of_largest_lesion_area(labels: np.ndarray) -> None:
     areas = (labels > 0).sum(axis=(0, 1))
     chosen = lesion_slices(labels, 2, 3)
     assert not chosen or areas[chosen].max() == areas.max()
+
+
+def test_lesion_slices_and_fill_up_of_small_example() -> None:
+    labels = np.zeros((4, 4, 9), np.int32)
+    labels[:, :, 2:4] = 1
+    labels[0, :2, 7] = 2
+    assert lesion_slices(labels, axis=2, count=2) == [2, 3]
+    assert lesion_slices(labels, axis=2, count=2, gap=2) == [2, 7]
+    assert fill_up([4], [1, 4, 7, 9], count=3) == [1, 4, 7]
 
 
 @given(
@@ -100,9 +109,7 @@ def test_the_slice_with_most_lesion_is_always_shown(labels: np.ndarray) -> None:
     st.sets(st.integers(0, 30), max_size=20).map(sorted),
     st.integers(0, 10),
 )
-def test_filling_up_never_drops_a_chosen_slice(
-    chosen: list[int], spread: list[int], count: int
-) -> None:
+def test_fill_up_keeps_all_chosen_slices(chosen: list[int], spread: list[int], count: int) -> None:
     filled = fill_up(chosen, spread, count)
     assert set(chosen) <= set(filled)
     assert len(filled) == len(set(filled))

@@ -46,18 +46,18 @@ def test_loads_and_counts_by_threshold(probability: Volume) -> None:
     assert loads == pytest.approx([0.104] * 3 + [0.072] * 2 + [0.064] * 3 + [0.0])
 
 
-def test_small_lesions_do_not_count(probability: Volume) -> None:
+def test_sweep_ignores_lesions_below_min_volume(probability: Volume) -> None:
     found = sweep(probability, min_volume=10.0)
     assert [found[cut][1] for cut in THRESHOLDS] == [2, 2, 2, 1, 1, 1, 1, 1, 0]
 
 
-def test_a_threshold_is_reached_in_the_precision_of_the_map() -> None:
+def test_sweep_compares_threshold_in_precision_of_map() -> None:
     data = np.full((2, 1, 1), 0.3, np.float32)
     found = sweep(Volume(data, EDGES), min_volume=0.0, thresholds=[0.3])
     assert found == {0.3: (pytest.approx(0.016), 1)}
 
 
-def test_the_table(
+def test_sweep_table_lists_all_thresholds_of_finished_visits(
     tmp_path: Path, probability: Volume, make_record: Callable[..., VisitRecord]
 ) -> None:
     mapped = OUTPUTS["probseg"].path(tmp_path, Visit("01", "1", Path()), ".nii.gz")
@@ -95,17 +95,17 @@ def test_the_table(
         assert values == {("n/a", "n/a")}
 
 
-def test_the_fixtures_of_pages_have_one(out_dir: Path) -> None:
+def test_sweep_table_of_out_dir_fixture_has_one_lesion(out_dir: Path) -> None:
     rows = rows_of(write_threshold_sweep(out_dir, read_records(out_dir)))
     assert len(rows) == len(THRESHOLDS)
     assert {row["lesion_count"] for row in rows} == {"1"}
 
 
-def test_no_visit_is_a_table_without_rows(tmp_path: Path) -> None:
+def test_sweep_table_without_visits_is_empty(tmp_path: Path) -> None:
     assert rows_of(write_threshold_sweep(tmp_path, [])) == []
 
 
-def test_no_room(tmp_path: Path) -> None:
+def test_unwritable_sweep_sidecar_raises_error(tmp_path: Path) -> None:
     (tmp_path / "group_lesions_thresholds.json").mkdir()
     with pytest.raises(CannotCreateError):
         write_threshold_sweep(tmp_path, [])

@@ -1,4 +1,4 @@
-"""Pages under the hands of a reader: a real browser, the network off, WebGL 2 in software."""
+"""Interaction with pages in a real browser, offline, with WebGL 2 rendered in software."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = [
 
 
 class Reader:
-    """A browser window with what went wrong in it and what it asked the network for."""
+    """A browser window that records errors, warnings and network requests."""
 
     def __init__(self, page: Page, shots: Path) -> None:
         self.page = page
@@ -54,7 +54,7 @@ class Reader:
             self.asked.append(request.url)
 
     def open(self, path: Path) -> Page:
-        """Open a page; where it has a viewer, wait until the first one has its images."""
+        """Open a page; if it has a viewer, wait until the first viewer has loaded its images."""
         self.page.goto(path.as_uri())
         viewer = self.page.locator(".viewer:not([hidden])").first
         if viewer.count():
@@ -63,7 +63,7 @@ class Reader:
         return self.page
 
     def shoot(self, name: str) -> Path:
-        """Keep a picture of what is seen."""
+        """Save a screenshot of the window."""
         path = self.shots / f"{name}.png"
         self.page.screenshot(path=path)
         return path
@@ -81,7 +81,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the screenshots: MSSEG_SCREENSHOTS, or one of pytest's."""
+    """Folder of the screenshots: MSSEG_SCREENSHOTS, or a temporary folder of pytest."""
     folder = Path(os.environ.get("MSSEG_SCREENSHOTS", "") or tmp_path_factory.mktemp("shots"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -89,7 +89,7 @@ def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def reader(browser: Browser, shots: Path) -> Iterator[Reader]:
-    """A reader whose network is off; nothing may go wrong in the page."""
+    """An offline reader; errors, warnings and network requests of the page fail the test."""
     context = browser.new_context(
         offline=True, viewport={"width": 1360, "height": 1000}, accept_downloads=True
     )
@@ -102,7 +102,7 @@ def reader(browser: Browser, shots: Path) -> Iterator[Reader]:
 
 
 def place(page: Page) -> np.ndarray:
-    """Where the crosshair of the first viewer is, in mm."""
+    """Return the crosshair position of the first viewer, in mm."""
     text = page.locator(".viewer").first.get_attribute("data-mm") or ""
     return np.array([float(value) for value in text.split()])
 
@@ -112,12 +112,12 @@ def goal(row: Locator) -> np.ndarray:
 
 
 def seen(page: Page) -> bytes:
-    """Pixels of the first viewer, when they have come to rest."""
+    """Return a screenshot of the first viewer, after a pause for rendering."""
     page.wait_for_timeout(300)
     return page.locator(".stage").first.screenshot()
 
 
-def test_a_click_on_a_row_moves_the_viewer(out_dir: Path, reader: Reader) -> None:
+def test_click_on_table_row_moves_viewer_to_lesion(out_dir: Path, reader: Reader) -> None:
     page = reader.open(write_participant_page(out_dir, "01"))
     rows = page.locator("tr[data-status=kept][data-mm]")
     first, second = rows.nth(0), rows.nth(1)
@@ -133,7 +133,7 @@ def test_a_click_on_a_row_moves_the_viewer(out_dir: Path, reader: Reader) -> Non
     reader.shoot("participant_viewer")
 
 
-def test_a_rejected_candidate_is_shown_when_it_is_chosen(out_dir: Path, reader: Reader) -> None:
+def test_selecting_rejected_candidate_shows_its_layer(out_dir: Path, reader: Reader) -> None:
     page = reader.open(write_participant_page(out_dir, "01"))
     box = page.locator("input[value=rejected]").first
     assert not box.is_checked()
@@ -146,7 +146,7 @@ def test_a_rejected_candidate_is_shown_when_it_is_chosen(out_dir: Path, reader: 
     assert "rejected candidate 1" in page.locator(".place").first.inner_text()
 
 
-def test_images_and_layers_are_switched(out_dir: Path, reader: Reader) -> None:
+def test_viewer_controls_switch_images_layers_and_planes(out_dir: Path, reader: Reader) -> None:
     page = reader.open(write_participant_page(out_dir, "01"))
     pictures = [seen(page)]
     for change in (
@@ -165,7 +165,7 @@ def test_images_and_layers_are_switched(out_dir: Path, reader: Reader) -> None:
     assert seen(page) == pictures[0]
 
 
-def test_the_keyboard_is_enough(out_dir: Path, reader: Reader) -> None:
+def test_keyboard_shortcuts_control_viewer(out_dir: Path, reader: Reader) -> None:
     page = reader.open(write_participant_page(out_dir, "01"))
     canvas = page.locator(".viewer canvas").first
     canvas.focus()
@@ -195,7 +195,9 @@ def save(page: Page, folder: Path) -> Path:
     return target
 
 
-def test_a_rating_is_saved_and_honoured(out_dir: Path, reader: Reader, tmp_path: Path) -> None:
+def test_saved_qc_rating_is_valid_and_used_by_group_table(
+    out_dir: Path, reader: Reader, tmp_path: Path
+) -> None:
     page = reader.open(write_participant_page(out_dir, "01"))
     page.locator("tr[data-status=kept] input").nth(1).check()
     page.locator("form.qc input[value=accept]").first.check()
@@ -217,7 +219,9 @@ def test_a_rating_is_saved_and_honoured(out_dir: Path, reader: Reader, tmp_path:
     assert (row["qc_rating"], row["qc_lesion_load_ml"]) == ("accept", "12.45")
 
 
-def test_a_saved_file_is_gone_on_with(out_dir: Path, reader: Reader, tmp_path: Path) -> None:
+def test_saved_qc_file_is_loaded_and_stale_file_is_refused(
+    out_dir: Path, reader: Reader, tmp_path: Path
+) -> None:
     page = reader.open(write_participant_page(out_dir, "01"))
     page.locator("tr[data-status=kept] input").nth(2).check()
     path = save(page, tmp_path)
@@ -233,7 +237,7 @@ def test_a_saved_file_is_gone_on_with(out_dir: Path, reader: Reader, tmp_path: P
 
 
 def outline(page: Page, left: int) -> None:
-    """Draw a square of 80 pixels, which begins so far left or right of the middle."""
+    """Draw a square of 80 pixels whose left edge has this offset from the centre."""
     box = page.locator(".viewer canvas").first.bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2 + left, box["y"] + box["height"] / 2 - 40
@@ -248,7 +252,7 @@ def drawn_voxels(page: Page) -> int:
     return int(page.locator(".viewer").first.get_attribute("data-drawn") or 0)
 
 
-def test_a_region_is_drawn_taken_back_and_saved(
+def test_drawn_region_is_undone_and_saved_as_exclusion_mask(
     out_dir: Path, small_head: dict[str, Volume], reader: Reader, tmp_path: Path
 ) -> None:
     page = reader.open(write_participant_page(out_dir, "01"))
@@ -277,7 +281,8 @@ def test_a_region_is_drawn_taken_back_and_saved(
     assert path.name == "sub-01_ses-1_space-FLAIR_desc-drawn_mask.nii.gz"
     page.locator(".place").first.filter(has_not_text="not saved yet").wait_for()
     flair = small_head["flair"]
-    mask = read_exclusion_masks([path], Grid(flair))
+    mask, notes = read_exclusion_masks([path], Grid(flair))
+    assert notes == ()
     assert mask.sum() == count
     voxels = np.argwhere(mask)
     size = np.ptp(voxels, axis=0) + 1
@@ -289,7 +294,7 @@ def test_a_region_is_drawn_taken_back_and_saved(
     assert world[:, 0].min() > 0  # radiological: left on the screen is the right of the patient
 
 
-def test_without_webgl2_the_pictures_serve(out_dir: Path, reader: Reader) -> None:
+def test_pictures_replace_viewer_without_webgl2(out_dir: Path, reader: Reader) -> None:
     reader.page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null;")
     page = reader.open(write_participant_page(out_dir, "01"))
     assert page.locator(".viewer-off").first.is_visible()
@@ -320,7 +325,7 @@ def lit(page: Page) -> set[str]:
 
 
 def dots(figure: Locator) -> dict[str, list[tuple[float, float]]]:
-    """Where a plot has its dots, by their kind, in the units of the drawing."""
+    """Return the positions of the dots of a plot by kind, in units of the drawing."""
     found: dict[str, list[tuple[float, float]]] = {}
     for path in figure.locator("path.dots").all():
         _, kind = (path.get_attribute("class") or "").split()
@@ -330,14 +335,16 @@ def dots(figure: Locator) -> dict[str, list[tuple[float, float]]]:
 
 
 def click_on(svg: Locator, x: float, y: float) -> None:
-    """Click on a place in the units of the drawing."""
+    """Click on a position given in units of the drawing."""
     box = svg.bounding_box()
     assert box is not None
     scale = box["width"] / 640
     svg.click(position={"x": x * scale, "y": y * scale})
 
 
-def test_one_participant_is_seen_everywhere(cohort: Path, reader: Reader) -> None:
+def test_selected_participant_is_highlighted_in_plots_and_table(
+    cohort: Path, reader: Reader
+) -> None:
     page = reader.open(write_group(cohort, bids_dir=cohort).html)
     levels = page.locator("[data-plot=levels]")
     spots = dots(levels)
@@ -363,10 +370,10 @@ def test_one_participant_is_seen_everywhere(cohort: Path, reader: Reader) -> Non
     assert lit(page) == {"sub-01"}
 
 
-def test_another_column_divides_the_cohort(cohort: Path, reader: Reader) -> None:
+def test_load_plot_is_grouped_by_selected_column(cohort: Path, reader: Reader) -> None:
     page = reader.open(write_group(cohort, bids_dir=cohort).html)
     levels = page.locator("[data-plot=levels]")
-    assert levels.locator("select").input_value() == "site"  # a site is what most readers ask for
+    assert levels.locator("select").input_value() == "site"  # the site is preselected
     label = levels.locator("svg").get_attribute("aria-label") or ""
     summary = (cohort / "group_lesions_summary.tsv").read_text().splitlines()
     medians = {line.split("\t")[1]: line.split("\t")[4] for line in summary if "site" in line}
@@ -378,7 +385,9 @@ def test_another_column_divides_the_cohort(cohort: Path, reader: Reader) -> None
     assert lines.count("M") == 12
 
 
-def test_dark_small_and_printed(cohort: Path, reader: Reader, shots: Path) -> None:
+def test_pages_work_in_dark_mode_on_small_screens_and_in_print(
+    cohort: Path, reader: Reader, shots: Path
+) -> None:
     paths = {
         "group": write_group(cohort, bids_dir=cohort).html,
         "participant": write_participant_page(cohort, "01"),

@@ -44,7 +44,7 @@ def scene_of(size: int = 12) -> tuple[Volume, dict[str, Volume]]:
     return whole, {name: whole.with_data(data) for name, data in images.items()}
 
 
-def test_nothing_outside_the_brain_travels() -> None:
+def test_make_scene_crops_and_masks_images_to_brain() -> None:
     brain, images = scene_of()
     flair = decode(make_scene(brain, images).layers[0])
     assert flair.shape == (12, 14, 14)  # the brain and one voxel around it
@@ -53,7 +53,7 @@ def test_nothing_outside_the_brain_travels() -> None:
     assert flair.data.max() == 127
 
 
-def test_voxels_stay_where_they_are_in_the_world() -> None:
+def test_make_scene_keeps_world_coordinates() -> None:
     brain, images = scene_of()
     scene = make_scene(brain, images)
     numbers = decode(next(one for one in scene.layers if one.name == "lesions"))
@@ -66,12 +66,12 @@ def test_voxels_stay_where_they_are_in_the_world() -> None:
     assert scene.points["kept", 300] == pytest.approx(tuple((OBLIQUE @ (12, 12, 8, 1))[:3]))
 
 
-def test_faint_probabilities_are_left_out() -> None:
+def test_probabilities_below_5_percent_are_zeroed() -> None:
     brain, images = scene_of()
     assert set(np.unique(decode(make_scene(brain, images).layers[2]).data)) == {0, 80}
 
 
-def test_small_voxels_are_joined_and_no_lesion_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_merging_small_voxels_keeps_all_lesions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volumes, "MAX_VOXELS", 200)
     brain, images = scene_of()
     scene = make_scene(brain, images)
@@ -87,7 +87,7 @@ def test_small_voxels_are_joined_and_no_lesion_is_lost(monkeypatch: pytest.Monke
     st.tuples(*[st.floats(0.2, 5)] * 3),
     st.tuples(*[st.integers(1, 900)] * 3),
 )
-def test_joining_meets_the_limit_or_has_nothing_left_to_join(
+def test_joining_respects_voxel_limit_unless_axis_is_exhausted(
     voxels: int, spacing: tuple[float, float, float], shape: tuple[int, int, int]
 ) -> None:
     factors = joining(shape, voxels, np.array(spacing))
@@ -96,15 +96,22 @@ def test_joining_meets_the_limit_or_has_nothing_left_to_join(
     assert voxels <= limit or any(f >= s for f, s in zip(factors, shape, strict=True))
 
 
+def test_joining_merges_voxels_of_large_images_only() -> None:
+    assert joining((180, 200, 170), 1_400_000, np.array([1.0, 1.0, 1.0])) == (1, 1, 1)
+    assert joining((300, 400, 340), 11_000_000, np.array([0.6, 0.5, 0.5])) == (2, 2, 2)
+
+
 @given(st.tuples(*[st.integers(0, 30)] * 3), st.sampled_from([1, 2, 4]))
-def test_a_joined_voxel_is_centred_on_its_parts(start: tuple[int, int, int], by: int) -> None:
+def test_cut_affine_centres_merged_voxel_on_its_parts(
+    start: tuple[int, int, int], by: int
+) -> None:
     joined = cut_affine(OBLIQUE, list(start), (by, 1, 1))
     parts = [OBLIQUE @ (start[0] + i, start[1], start[2], 1) for i in range(by)]
     assert np.allclose(joined @ (0, 0, 0, 1), np.mean(parts, axis=0))
 
 
 @pytest.mark.parametrize("most", [10**9, 200])
-def test_what_is_drawn_in_the_viewer_comes_back(
+def test_viewer_drawing_is_mapped_back_to_full_grid(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, most: int
 ) -> None:
     monkeypatch.setattr(volumes, "MAX_VOXELS", most)
@@ -121,7 +128,13 @@ def test_what_is_drawn_in_the_viewer_comes_back(
     assert mask.sum() <= lesions.sum() * np.prod(cut.factors)
 
 
-def test_points_lie_inside_even_curved_lesions() -> None:
+def test_lesion_point_of_ring_is_first_of_its_nearest_voxels() -> None:
+    ring = np.ones((3, 3, 1), np.int32)
+    ring[1, 1] = 0
+    assert points_inside(Volume(ring, np.eye(4))) == {1: (0.0, 1.0, 0.0)}
+
+
+def test_lesion_point_lies_inside_concave_lesion() -> None:
     labels = np.zeros((9, 9, 3), np.int32)
     labels[1:8, 1, 1] = labels[1:8, 7, 1] = labels[1, 1:8, 1] = 5
     (point,) = points_inside(Volume(labels, OBLIQUE)).values()
@@ -129,7 +142,7 @@ def test_points_lie_inside_even_curved_lesions() -> None:
     assert labels[tuple(voxel[:3])] == 5
 
 
-def test_missing_and_broken_images_give_an_empty_scene(out_dir: Path) -> None:
+def test_broken_t1w_is_skipped_and_broken_brain_empties_scene(out_dir: Path) -> None:
     visit = Visit("01", "1", Path())
     assert len(read_scene(out_dir, visit).layers) == 5
     assert read_scene(out_dir, Visit("01", "2", Path())).layers == ()
@@ -145,6 +158,6 @@ def test_missing_and_broken_images_give_an_empty_scene(out_dir: Path) -> None:
     assert read_scene(out_dir, visit).layers == ()
 
 
-def test_the_same_images_give_the_same_bytes(out_dir: Path) -> None:
+def test_read_scene_is_deterministic(out_dir: Path) -> None:
     visit = Visit("01", "1", Path())
     assert read_scene(out_dir, visit) == read_scene(out_dir, visit)

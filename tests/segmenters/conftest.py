@@ -1,4 +1,4 @@
-"""A visit small enough to count its voxels, as another segmenter gets it."""
+"""Images of a small synthetic visit and fake programs, for tests of other segmenters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LESION = np.s_[4:6, 5:7, 6:7]
 
 
 def flair() -> Volume:
-    """A head of 40, a brain of 100 and a lesion of 200."""
+    """A head of intensity 40 with a brain of 100 and a lesion of 200."""
     data = np.full((12, 12, 12), 40, np.float32)
     data[BRAIN] = 100
     data[LESION] = 200
@@ -69,7 +69,7 @@ for kind in more:
 
 @pytest.fixture
 def bright(tmp_path: Path) -> list[str]:
-    """A program that marks what is bright: ``IMAGE OUT VALUE [WORD]``; with a word it fails."""
+    """A program that marks bright voxels: ``IMAGE OUT VALUE [WORD]``; with a word it fails."""
     script = tmp_path / "bright.py"
     script.write_text(BRIGHT)
     return [sys.executable, str(script)]
@@ -77,7 +77,7 @@ def bright(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def make_program(tmp_path: Path) -> Callable[..., Path]:
-    """Make a program of a script: ``BIN/NAME`` below a folder of its own."""
+    """Create a program ``environment/bin/NAME`` that runs a Python script."""
 
     def make(name: str, script: str) -> Path:
         folder = tmp_path / "environment" / "bin"

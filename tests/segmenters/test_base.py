@@ -19,7 +19,7 @@ def test_every_segmenter_but_the_cascade_can_be_opened() -> None:
     assert open_segmenter("samseg", {}).name == "SAMSEG"
 
 
-def test_the_digest_covers_settings_and_files(tmp_path: Path) -> None:
+def test_digest_covers_settings_and_files(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(b"one")
     given: dict[str, Any] = {"contrasts": ["FLAIR"], "files": [path]}
@@ -34,16 +34,16 @@ def test_the_digest_covers_settings_and_files(tmp_path: Path) -> None:
         IDENTITY.header([1, "a"], **given)
 
 
-def test_only_what_was_given_is_read() -> None:
+def test_read_settings_returns_only_given_options() -> None:
     own = {"step": readers.integer(1)}
     assert read_settings({"step": "3", "name": "x"}, own) == {"step": 3, "name": "x"}
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "hint"),
     [({"stp": 1}, "did you mean step"), ({"step": 0}, "use a whole"), ({}, "set it")],
 )
-def test_settings_that_cannot_be_used(options: dict[str, Any], told: str) -> None:
+def test_unusable_settings_are_refused_with_hint(options: dict[str, Any], hint: str) -> None:
     with pytest.raises(UsageError) as caught:
         read_settings(options, {"step": readers.integer(1)}, required=("step",))
-    assert told in caught.value.hint
+    assert hint in caught.value.hint

@@ -1,4 +1,4 @@
-"""Small real programs in the place of the networks."""
+"""Segmenter that runs a command, with small real programs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 from bids_msseg.errors import DataError, MssegError, UsageError
 from bids_msseg.imaging.volume import load_volume
 from bids_msseg.segmenters.base import Segmenter
-from bids_msseg.segmenters.command import open_command
+from bids_msseg.segmenters.command import open_command, placeholders
 from bids_msseg.segmenters.images import VisitImages
 
 VOXELS = 4
-"""Of the lesion, all bright on FLAIR."""
+"""Number of voxels in the lesion, all bright on FLAIR."""
 
 
 def make(command: object, **more: object) -> Segmenter:
@@ -29,7 +29,7 @@ def found(segmenter: Segmenter, images: VisitImages) -> np.ndarray:
     return data
 
 
-def test_words(bright: list[str], images: VisitImages) -> None:
+def test_command_as_list_of_words(bright: list[str], images: VisitImages) -> None:
     segmenter = make([*bright, "{flair}", "{out}", "0.75"])
     segmenter.check()
     data = found(segmenter, images)
@@ -39,22 +39,24 @@ def test_words(bright: list[str], images: VisitImages) -> None:
 
 
 @pytest.mark.parametrize("shell", [False, True])
-def test_a_line(bright: list[str], images: VisitImages, shell: bool) -> None:
-    """Paths with a space stay whole."""
+def test_command_line_keeps_paths_with_spaces(
+    bright: list[str], images: VisitImages, shell: bool
+) -> None:
+    """Paths with a space are not split."""
     line = f"{shlex.join(bright)} {{flair}} {{out}} 1"
     if shell:
         line = f"{shlex.join(bright)} {{flair}} mine.nii.gz 1 && mv mine.nii.gz {{out}}"
     assert found(make(line, shell=shell), images).sum() == VOXELS
 
 
-def test_labels_in_a_file_of_its_own_name(bright: list[str], images: VisitImages) -> None:
+def test_label_is_read_from_named_output_file(bright: list[str], images: VisitImages) -> None:
     command = [*bright, "{flair}", "{folder}/labels.nii", "99"]
     assert found(make(command, out="labels.nii", label=99), images).sum() == VOXELS
     with pytest.raises(DataError, match="0 to 99"):
         found(make(command, out="labels.nii"), images)
 
 
-def test_what_each_placeholder_is(images: VisitImages) -> None:
+def test_placeholders_are_replaced_by_their_values(images: VisitImages) -> None:
     code = "import sys; open('words', 'w').write('|'.join(sys.argv[1:]))"
     words = ["{flair}", "--t1={t1w}", "{brain}", "{out}", "{folder}", "{threads}", "{{x}}"]
     segmenter = make([sys.executable, "-c", code, *words])
@@ -67,24 +69,24 @@ def test_what_each_placeholder_is(images: VisitImages) -> None:
     ]  # fmt: skip
 
 
-def test_a_contrast_that_the_visit_lacks(bright: list[str], flair_only: VisitImages) -> None:
+def test_missing_contrast_is_refused(bright: list[str], flair_only: VisitImages) -> None:
     with pytest.raises(DataError, match="T1w"):
         found(make([*bright, "{t1w}", "{out}", "1"]), flair_only)
 
 
-def test_a_program_that_fails(bright: list[str], images: VisitImages) -> None:
+def test_failed_program_raises_error_with_log_tail(bright: list[str], images: VisitImages) -> None:
     with pytest.raises(MssegError, match="bright exited with code 3; its log ends: no licence"):
         found(make([*bright, "{flair}", "{out}", "1", "no licence"]), images)
 
 
-def test_a_program_that_is_not_there() -> None:
+def test_check_refuses_missing_program() -> None:
     with pytest.raises(UsageError, match="no-such-program"):
         make("no-such-program {flair} {out}").check()
-    # a shell is asked when it runs
+    # with a shell, the program is not checked in advance
     make("no-such-program {flair} > {out}", shell=True).check()  # noqa: S604
 
 
-def test_what_records_say_of_it(bright: list[str]) -> None:
+def test_describe_returns_identity_and_contrasts(bright: list[str]) -> None:
     command = [*bright, "{flair}", "{out}", "1"]
     about = {"version": "1.2", "licence": "CC0", "citation": "Doe 2020"}
     header = make(command, **about).describe()
@@ -107,16 +109,16 @@ def test_what_records_say_of_it(bright: list[str]) -> None:
         ({"licence": "CC0"}, True),
     ],
 )
-def test_what_changes_results_changes_the_digest(more: dict[str, Any], same: bool) -> None:
+def test_digest_covers_options_that_change_results(more: dict[str, Any], same: bool) -> None:
     command = ["x", "{flair}", "{folder}"]
     one, two = make(command).describe(), make(command, **more).describe()
     assert (one.sha256 == two.sha256) == same
 
 
-def test_a_relative_path_of_a_program_is_made_absolute(
+def test_relative_program_path_becomes_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It runs in the folder of a visit."""
+    """The program runs in the folder of a visit."""
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "copy"
     program.write_text("#!/bin/sh\n")
@@ -150,6 +152,11 @@ def test_a_relative_path_of_a_program_is_made_absolute(
         {"command": "x {out}", "name": "x", "vesion": "1"},
     ],
 )
-def test_options_that_cannot_be_used(options: dict[str, Any]) -> None:
+def test_unusable_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         open_command(options)
+
+
+def test_escaped_braces_are_not_placeholders() -> None:
+    words = ["seg", "--in={flair}", "{out}", "{{literal}}"]
+    assert placeholders(words) == {"flair", "out"}

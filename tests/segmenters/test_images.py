@@ -1,4 +1,4 @@
-"""What another segmenter is given, and what is taken from it."""
+"""Input images of other segmenters, and the check of their output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bids_msseg.segmenters.images import VisitImages, read_probability, write_im
 from .conftest import AFFINE, BRAIN, brain, flair
 
 INNER = np.s_[1:13, 1:13, 1:13]
-"""Where the grid around the brain, which begins 4 mm before it, holds the FLAIR."""
+"""Part of the grid around the brain (margin of 4 mm) that the FLAIR covers."""
 
 
 def save(path: Path, data: np.ndarray, affine: np.ndarray) -> Path:
@@ -23,7 +23,7 @@ def save(path: Path, data: np.ndarray, affine: np.ndarray) -> Path:
     return path
 
 
-def test_the_brain_alone(images: VisitImages) -> None:
+def test_images_are_masked_on_grid_around_brain(images: VisitImages) -> None:
     assert list(images.files) == ["FLAIR", "T1w"]
     mask = load_volume(images.brain)
     assert mask.shape == (14, 14, 14)
@@ -34,7 +34,7 @@ def test_the_brain_alone(images: VisitImages) -> None:
     assert seen.sum() == pytest.approx(seen[INNER].sum())
 
 
-def test_the_whole_head(tmp_path: Path) -> None:
+def test_whole_head_images_cover_flair(tmp_path: Path) -> None:
     images = write_images({"FLAIR": flair()}, brain(), {}, tmp_path / "new", whole_head=True)
     seen = load_volume(images.files["FLAIR"])
     assert seen.shape == (20, 20, 20)
@@ -42,8 +42,8 @@ def test_the_whole_head(tmp_path: Path) -> None:
     assert load_volume(images.brain).data.sum() == brain().data.sum()
 
 
-def test_contrasts_are_brought_onto_the_flair(tmp_path: Path) -> None:
-    """The T1w's own world lies 2 mm to the right."""
+def test_contrasts_are_resampled_onto_flair(tmp_path: Path) -> None:
+    """The world of the T1w is shifted by 2 mm to the right."""
     move = np.eye(4)
     move[0, 3] = 2
     other = Volume(flair().data, move @ AFFINE)
@@ -56,8 +56,8 @@ def test_contrasts_are_brought_onto_the_flair(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(14, 14, 14), (14, 14, 14, 1)])
-def test_a_probability(images: VisitImages, shape: tuple[int, ...]) -> None:
-    """It counts inside the brain only, and interpolation may have gone a little too far."""
+def test_probability_is_clipped_and_masked(images: VisitImages, shape: tuple[int, ...]) -> None:
+    """Values outside the brain are set to 0, and values slightly above 1 to 1."""
     mask = load_volume(images.brain)
     data = np.full(shape, 0.25)
     data[5, 5, 5] = 1.0005
@@ -69,7 +69,7 @@ def test_a_probability(images: VisitImages, shape: tuple[int, ...]) -> None:
     assert not found.data[mask.data == 0].any()
 
 
-def test_one_of_several_labels(images: VisitImages) -> None:
+def test_label_selects_lesion_voxels(images: VisitImages) -> None:
     mask = load_volume(images.brain)
     labels = np.where(mask.data > 0, 3, 0)
     labels[5, 5, 5] = 99
@@ -86,7 +86,7 @@ def _moved(affine: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("wrong", ["other shape", "moved", "series", "nan", "negative", "text"])
-def test_what_cannot_be_a_probability(images: VisitImages, wrong: str) -> None:
+def test_invalid_probability_image_is_refused(images: VisitImages, wrong: str) -> None:
     affine, zero = load_volume(images.brain).affine, np.zeros((14, 14, 14))
     path = images.folder / "p.nii.gz"
     if wrong == "text":
@@ -105,12 +105,12 @@ def test_what_cannot_be_a_probability(images: VisitImages, wrong: str) -> None:
         read_probability(path, images, name="x")
 
 
-def test_a_file_that_was_not_written(images: VisitImages) -> None:
+def test_missing_output_file_is_refused(images: VisitImages) -> None:
     with pytest.raises(DataError) as caught:
         read_probability(images.folder / "p.nii.gz", images, name="bright")
     assert caught.value.message.startswith("bright ended")
 
 
-def test_the_brain_has_six_voxels_an_edge() -> None:
-    """The tests above count on it."""
+def test_synthetic_brain_is_cube_of_six_voxels() -> None:
+    """The tests above depend on this size."""
     assert brain().data.sum() == brain().data[BRAIN].sum() == 6**3

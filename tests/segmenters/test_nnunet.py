@@ -89,7 +89,7 @@ PLANS: dict[str, Any] = {
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A model folder whose checkpoint is none."""
+    """A model folder with a dummy checkpoint."""
     folder = tmp_path / "Dataset001_Small" / NAME
     (folder / "fold_0").mkdir(parents=True)
     (folder / "dataset.json").write_text(json.dumps(DATASET))
@@ -119,11 +119,11 @@ elif words[words.index("-step_size") + 1] != "1":
 
 @pytest.fixture
 def fake_program(make_program: Callable[..., Path]) -> Path:
-    """Stand in for nnU-Net's program: it only tests the adapter."""
+    """Fake nnU-Net program, which tests only the adapter."""
     return make_program(PROGRAM, FAKE_PROGRAM)
 
 
-def test_the_command_line_of_the_program(
+def test_program_gets_expected_command_line(
     model: Path, fake_program: Path, images: VisitImages
 ) -> None:
     segmenter = open_nnunet({"model": str(model), "program": str(fake_program)})
@@ -147,7 +147,7 @@ def test_the_command_line_of_the_program(
 @pytest.mark.parametrize(
     ("options", "kind"), [({"mirroring": False}, DataError), ({"step": 1}, MssegError)]
 )
-def test_an_output_that_cannot_be_used(
+def test_unusable_program_output_is_refused(
     model: Path,
     fake_program: Path,
     images: VisitImages,
@@ -159,7 +159,7 @@ def test_an_output_that_cannot_be_used(
         segmenter.segment(images, threads=1, device="cpu")
 
 
-def test_a_contrast_that_the_visit_lacks(
+def test_missing_contrast_is_refused(
     model: Path, fake_program: Path, flair_only: VisitImages
 ) -> None:
     segmenter = open_nnunet({"model": str(model), "program": str(fake_program)})
@@ -167,7 +167,7 @@ def test_a_contrast_that_the_visit_lacks(
         segmenter.segment(flair_only, threads=1, device="cpu")
 
 
-def test_neither_package_nor_program(
+def test_missing_package_and_program_are_refused(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", {}.get)
@@ -178,7 +178,7 @@ def test_neither_package_nor_program(
         open_nnunet({"model": str(model), "program": str(tmp_path / PROGRAM)}).check()
 
 
-def test_the_program_is_found_where_there_is_no_package(
+def test_program_on_path_is_used_without_package(
     model: Path, fake_program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", {}.get)
@@ -197,7 +197,7 @@ def test_the_program_is_found_where_there_is_no_package(
         ("4,7", "cuda:1", ("cuda", {"CUDA_VISIBLE_DEVICES": "7"})),
     ],
 )
-def test_one_gpu_of_several(
+def test_choose_device_sets_visible_gpu(
     monkeypatch: pytest.MonkeyPatch, visible: str | None, device: str, expected: object
 ) -> None:
     monkeypatch.setattr("bids_msseg.models.engine.choose_engine", Engine)
@@ -207,7 +207,7 @@ def test_one_gpu_of_several(
     assert _choose_device(device) == expected
 
 
-def test_the_digest_is_that_of_files_and_settings(model: Path, tmp_path: Path) -> None:
+def test_digest_covers_files_and_settings(model: Path, tmp_path: Path) -> None:
     first = open_nnunet({"model": str(model)}).describe()
     assert (first.name, first.contrasts) == ("Dataset001_Small", ("FLAIR", "T1w"))
     moved = shutil.copytree(model, tmp_path / "elsewhere" / NAME)
@@ -235,7 +235,7 @@ def test_the_digest_is_that_of_files_and_settings(model: Path, tmp_path: Path) -
         ({"step": 1.5}, UsageError),
     ],
 )
-def test_options_that_cannot_be_used(
+def test_unusable_options_are_refused(
     model: Path, options: dict[str, Any], kind: type[MssegError]
 ) -> None:
     given = options if "model" in options or not options else {"model": str(model), **options}
@@ -244,8 +244,8 @@ def test_options_that_cannot_be_used(
 
 
 @pytest.mark.slow
-def test_a_small_net_in_this_process_and_by_the_program(model: Path, images: VisitImages) -> None:
-    """Real nnU-Net with an untrained net: both ways give the same probability."""
+def test_package_and_program_give_same_probability(model: Path, images: VisitImages) -> None:
+    """Real nnU-Net with an untrained network, in this process and as a program."""
     pytest.importorskip("nnunetv2")
     import torch
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans

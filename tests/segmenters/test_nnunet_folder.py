@@ -1,4 +1,4 @@
-"""What a model folder says of channels, labels and folds."""
+"""Channels, labels and folds of an nnU-Net model folder."""
 
 from __future__ import annotations
 
@@ -33,22 +33,24 @@ CHECKPOINT = "checkpoint_final.pth"
         ({"0": "zscore", "1": "PD"}, ("FLAIR", "T1w"), ("FLAIR", "T1w")),
     ],
 )  # fmt: skip
-def test_channels(names: dict[str, str], asked: tuple[str, ...], expected: Any) -> None:
+def test_contrasts_of_channels_are_found(
+    names: dict[str, str], asked: tuple[str, ...], expected: Any
+) -> None:
     assert find_channels({"channel_names": names}, asked) == expected
-    # older versions of nnU-Net call it so
+    # key of older nnU-Net versions
     assert find_channels({"modality": names}, asked) == expected
 
 
 @pytest.mark.parametrize(
     ("names", "asked"), [({"0": "PD"}, ()), ({"0": "FLAIR"}, ("FLAIR", "T1w")), ({}, ()), (5, ())]
 )
-def test_channels_that_are_not_known(names: Any, asked: tuple[str, ...]) -> None:
+def test_unknown_channels_are_refused(names: Any, asked: tuple[str, ...]) -> None:
     with pytest.raises(UsageError) as caught:
         find_channels({"channel_names": names}, asked)
     assert "channels = " in caught.value.hint
 
 
-def test_a_contrast_is_written_in_any_case() -> None:
+def test_channels_option_is_case_insensitive() -> None:
     assert read_channels(["flair", "T1W"]) == ("FLAIR", "T1w")
     for wrong in ([], ["PD"], 5):
         with pytest.raises(ValueError, match=r"T2w|strings"):
@@ -64,7 +66,7 @@ def test_a_contrast_is_written_in_any_case() -> None:
         ({"background": 0, "brain": [1, 2], "wml": [2]}, "wml", 1),
     ],
 )
-def test_the_output_of_lesions(labels: dict[str, Any], asked: str, expected: int) -> None:
+def test_lesion_output_channel_is_found(labels: dict[str, Any], asked: str, expected: int) -> None:
     assert find_head({"labels": labels}, asked) == expected
 
 
@@ -77,13 +79,13 @@ def test_the_output_of_lesions(labels: dict[str, Any], asked: str, expected: int
         ({}, ""),
     ],
 )
-def test_an_output_that_is_not_known(labels: dict[str, Any], asked: str) -> None:
+def test_unknown_or_ambiguous_lesion_label_is_refused(labels: dict[str, Any], asked: str) -> None:
     with pytest.raises(UsageError) as caught:
         find_head({"labels": labels}, asked)
     assert "label = " in caught.value.hint
 
 
-def test_labels_that_are_no_numbers() -> None:
+def test_non_numeric_labels_are_refused() -> None:
     with pytest.raises(DataError):
         find_head({"labels": {"background": 0, "lesion": "one"}}, "")
 
@@ -105,12 +107,14 @@ def _folds(model: Path, *names: str) -> Path:
         (("0", "1"), (1,), (1,)),
     ],
 )
-def test_folds(tmp_path: Path, there: tuple[str, ...], asked: Any, expected: Any) -> None:
+def test_folds_are_found(
+    tmp_path: Path, there: tuple[str, ...], asked: Any, expected: Any
+) -> None:
     assert find_folds(_folds(tmp_path, *there), CHECKPOINT, asked) == expected
 
 
 @pytest.mark.parametrize(("there", "asked"), [(("0",), (0, 1)), ((), ())])
-def test_a_fold_that_is_missing(tmp_path: Path, there: tuple[str, ...], asked: Any) -> None:
+def test_missing_fold_is_refused(tmp_path: Path, there: tuple[str, ...], asked: Any) -> None:
     with pytest.raises(NoInputError, match=CHECKPOINT):
         find_folds(_folds(tmp_path, *there), CHECKPOINT, asked)
 
@@ -118,12 +122,12 @@ def test_a_fold_that_is_missing(tmp_path: Path, there: tuple[str, ...], asked: A
 @pytest.mark.parametrize(
     ("value", "expected"), [("all", ("all",)), (["all"], ("all",)), (3, (3,)), ([0, "1"], (0, 1))]
 )
-def test_folds_as_they_are_written(value: object, expected: Any) -> None:
+def test_folds_option_is_read(value: object, expected: Any) -> None:
     assert read_folds(value) == expected
 
 
 @pytest.mark.parametrize("value", [[], "some", ["all", 1], -1, True])
-def test_folds_that_are_none(value: object) -> None:
+def test_invalid_folds_option_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="all"):
         read_folds(value)
 
@@ -135,7 +139,7 @@ def _describe(model: Path, dataset: str, plans: str) -> Path:
     return model
 
 
-def test_descriptions(tmp_path: Path) -> None:
+def test_model_descriptions_are_read(tmp_path: Path) -> None:
     name = "nnUNetTrainer__nnUNetPlans__3d_fullres"
     model = _describe(tmp_path / name, '{"labels": {}}', '{"dataset_name": "D"}')
     assert read_descriptions(model) == ({"labels": {}}, {"dataset_name": "D"})
@@ -145,12 +149,12 @@ def test_descriptions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dataset", ["{", "[]", "\x00", "5"])
-def test_a_damaged_description(tmp_path: Path, dataset: str) -> None:
+def test_damaged_description_is_refused(tmp_path: Path, dataset: str) -> None:
     with pytest.raises(DataError, match=r"dataset\.json"):
         read_descriptions(_describe(tmp_path / "model", dataset, "{}"))
 
 
-def test_the_second_stage_of_a_cascade_of_nnunet(tmp_path: Path) -> None:
+def test_second_stage_of_nnunet_cascade_is_refused(tmp_path: Path) -> None:
     plans = {"configurations": {"3d_cascade_fullres": {"previous_stage": "3d_lowres"}}}
     folder = tmp_path / "nnUNetTrainer__nnUNetPlans__3d_cascade_fullres"
     with pytest.raises(UsageError):
@@ -158,17 +162,17 @@ def test_the_second_stage_of_a_cascade_of_nnunet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-def test_endings_that_the_program_reads(ending: str) -> None:
+def test_nifti_file_endings_are_accepted(ending: str) -> None:
     assert find_ending({"file_ending": ending}) == ending
 
 
 @pytest.mark.parametrize("ending", [".mha", ".png", 5])
-def test_other_endings(ending: object) -> None:
+def test_other_file_endings_are_refused(ending: object) -> None:
     with pytest.raises(UsageError):
         find_ending({"file_ending": ending})
 
 
-def test_the_name_and_the_licence() -> None:
+def test_identity_has_name_version_and_licence() -> None:
     read = {"version": "1.0", "licence": "CC-BY", "citation": "Doe 2020"}
     found = identify(read, "Dataset001_X", "/no/bin/program")
     assert (found.segmenter, found.name) == ("nnunet", "Dataset001_X")

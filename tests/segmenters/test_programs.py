@@ -1,4 +1,4 @@
-"""Real programs, and how each may end."""
+"""Runs of real programs: success, failure, signals and timeout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def test_it_runs_in_its_folder_and_leaves_a_log(tmp_path: Path) -> None:
+def test_program_runs_in_its_folder_and_writes_log(tmp_path: Path) -> None:
     code = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['MORE'], os.getcwd())"
     run_program(
         python(code),
@@ -37,12 +37,12 @@ def test_it_runs_in_its_folder_and_leaves_a_log(tmp_path: Path) -> None:
     assert (tmp_path / LOG_FILE).read_text().split() == ["3", "m", str(tmp_path.resolve())]
 
 
-def test_a_line_is_for_the_shell(tmp_path: Path) -> None:
+def test_command_line_is_run_by_shell(tmp_path: Path) -> None:
     run_program("echo one > a && mv a b", name="x", folder=tmp_path, threads=1)
     assert (tmp_path / "b").read_text() == "one\n"
 
 
-def test_a_program_that_fails(tmp_path: Path) -> None:
+def test_failed_program_raises_error_with_log_tail(tmp_path: Path) -> None:
     code = "import sys; print('no  licence\\n'); sys.exit(5)"
     with pytest.raises(MssegError) as caught:
         run_program(python(code), name="SEG", folder=tmp_path, threads=1)
@@ -52,19 +52,19 @@ def test_a_program_that_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [["/no/such/program"], ["a\0b"]])
-def test_a_program_that_cannot_be_started(tmp_path: Path, command: list[str]) -> None:
+def test_program_that_cannot_start_raises_usage_error(tmp_path: Path, command: list[str]) -> None:
     with pytest.raises(UsageError, match="cannot be started"):
         run_program(command, name="x", folder=tmp_path, threads=1)
 
 
 @pytest.mark.parametrize("code", ["os.kill(os.getpid(), 9)", "sys.exit(137)"])
-def test_a_program_that_is_killed(tmp_path: Path, code: str) -> None:
-    """A container or a shell that holds it ends with 137."""
+def test_killed_program_raises_temporary_error(tmp_path: Path, code: str) -> None:
+    """A container or shell whose program is killed exits with code 137."""
     with pytest.raises(TemporaryError, match="memory"):
         run_program(python(f"import os, sys; {code}"), name="x", folder=tmp_path, threads=1)
 
 
-def test_too_long_a_run_is_ended_with_its_children(tmp_path: Path) -> None:
+def test_timeout_ends_program_and_its_children(tmp_path: Path) -> None:
     child = "import time; time.sleep(1.5); open('late', 'w')"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     with pytest.raises(TemporaryError, match="timeout_minutes"):
@@ -73,18 +73,18 @@ def test_too_long_a_run_is_ended_with_its_children(tmp_path: Path) -> None:
     assert not (tmp_path / "late").exists()
 
 
-def test_only_the_end_of_a_long_log_is_told(tmp_path: Path) -> None:
+def test_log_tail_is_limited_to_end_of_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"\xff first\n" + b"".join(b"line %d\n\n" % n for n in range(5000)))
-    told = log_tail(log)
-    assert told.endswith("line 4998 | line 4999")
-    assert "first" not in told
-    assert len(told) < 1100
+    tail = log_tail(log)
+    assert tail.endswith("line 4998 | line 4999")
+    assert "first" not in tail
+    assert len(tail) < 1100
     assert log_tail(tmp_path / "absent") == ""
     assert failure("x", "is wrong", tmp_path / "absent").message == "x is wrong"
 
 
-def test_a_program_is_found_with_its_version(
+def test_program_path_and_version_are_found(
     make_program: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = make_program("run_samseg", "")

@@ -38,7 +38,9 @@ def fake_run_samseg(make_program: Callable[..., Path]) -> Path:
     return make_program("run_samseg", FAKE_RUN_SAMSEG)
 
 
-def test_its_command_line_and_its_posterior(fake_run_samseg: Path, images: VisitImages) -> None:
+def test_samseg_gets_command_line_and_posterior_is_read(
+    fake_run_samseg: Path, images: VisitImages
+) -> None:
     options = {"program": str(fake_run_samseg), "options": ["--samples", "5"]}
     segmenter = open_samseg(options)
     segmenter.check()
@@ -54,25 +56,27 @@ def test_its_command_line_and_its_posterior(fake_run_samseg: Path, images: Visit
     ]  # fmt: skip
 
 
-def test_flair_alone(fake_run_samseg: Path, flair_only: VisitImages) -> None:
+def test_visit_with_flair_only_is_segmented(
+    fake_run_samseg: Path, flair_only: VisitImages
+) -> None:
     segmenter = open_samseg({"program": str(fake_run_samseg)})
     assert segmenter.segment(flair_only, threads=1, device="cpu").data.sum() == 4
     words = json.loads((flair_only.folder / "words.json").read_text())
     assert words[words.index("--lesion-mask-pattern") + 1 :][:2] == ["1", "--save-posteriors"]
 
 
-def test_a_posterior_that_was_not_written(fake_run_samseg: Path, images: VisitImages) -> None:
+def test_missing_posterior_is_refused(fake_run_samseg: Path, images: VisitImages) -> None:
     segmenter = open_samseg({"program": str(fake_run_samseg), "options": ["--without"]})
     with pytest.raises(DataError, match=r"Lesions\.mgz"):
         segmenter.segment(images, threads=1, device="cpu")
 
 
-def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+def test_check_refuses_missing_program(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="program not found"):
         open_samseg({"program": str(tmp_path / "run_samseg")}).check()
 
 
-def test_what_records_say_of_it(fake_run_samseg: Path) -> None:
+def test_describe_returns_version_threshold_and_citation(fake_run_samseg: Path) -> None:
     folder = fake_run_samseg.parents[1] / "lib/python3.11/site-packages/samseg-0.4a0.dist-info"
     folder.mkdir(parents=True)
     segmenter = open_samseg({"program": str(fake_run_samseg)})

@@ -1,4 +1,4 @@
-"""The documentation: links, made pages, and the whole site, built strictly."""
+"""Documentation: links, generated pages, and the strict build of the site."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def links(tool: object) -> ModuleType:
 
 
 @pytest.mark.parametrize("path", WITH_LINKS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_and_images_of_a_page_are_there(path: Path, tool: object) -> None:
+def test_documentation_page_has_no_broken_links(path: Path, tool: object) -> None:
     assert links(tool).broken_links(path, ROOT) == []
 
 
-def test_a_broken_link_image_or_heading_is_found(tmp_path: Path, tool: object) -> None:
+def test_broken_links_reports_missing_file_image_and_heading(tmp_path: Path, tool: object) -> None:
     (tmp_path / "b.md").write_text("# Two words\n")
     page = tmp_path / "a.md"
     page.write_text(
@@ -52,7 +52,7 @@ def test_a_broken_link_image_or_heading_is_found(tmp_path: Path, tool: object) -
     ]
 
 
-def test_links_that_leave_docs_are_turned(tool: object) -> None:
+def test_turn_links_rewrites_links_outside_docs(tool: object) -> None:
     text = (
         "[a](../../CHANGES.md#x) [b](../../tools/y.py) [c](z.md)\n"
         "```\n[d](../../CHANGES.md)\n```\n"
@@ -74,16 +74,14 @@ def test_links_that_leave_docs_are_turned(tool: object) -> None:
         ("how-to/one.md", "../../CHANGES.md#x", "../changelog.md#x"),
     ],
 )
-def test_links_are_resolved_from_the_folder_of_their_page(
+def test_turn_links_resolves_relative_to_page_folder(
     place: str, link: str, turned: str, tool: object
 ) -> None:
     places = {"CHANGES.md": "changelog.md"}
     assert links(tool).turn_links(f"[a]({link})", place, places, ROOT) == f"[a]({turned})"
 
 
-def test_files_outside_docs_are_listed_for_pages_in_any_folder(
-    tmp_path: Path, tool: object
-) -> None:
+def test_outside_targets_lists_linked_files_outside_docs(tmp_path: Path, tool: object) -> None:
     pages = {
         "docs/a.md": "[1](../LICENSE) [2](b/c.md)",
         "docs/b/c.md": "[3](../../tools/x.py) [4](../a.md)",
@@ -105,14 +103,14 @@ def test_files_outside_docs_are_listed_for_pages_in_any_folder(
         ("`docs/no_such_page.md`", "`docs/no_such_page.md`"),
     ],
 )
-def test_pages_that_the_list_of_changes_names_are_linked_if_they_exist(
+def test_page_names_in_changelog_become_links_if_page_exists(
     text: str, linked: str, tool: object
 ) -> None:
     hooks = tool("site_hooks")  # type: ignore[operator]
     assert hooks._CODE_PAGE.sub(hooks._linked, text) == linked
 
 
-def test_a_section_is_included_with_its_links(tmp_path: Path, tool: object) -> None:
+def test_include_sections_copies_section_and_rewrites_links(tmp_path: Path, tool: object) -> None:
     (tmp_path / "R.md").write_text("<!-- a -->\n[x](docs/y.md) [z](LICENSE)\n<!-- /a -->\n")
     include = links(tool).include_sections
     assert include("<!-- include R.md:a -->", tmp_path) == "[x](y.md) [z](../LICENSE)\n"
@@ -120,7 +118,7 @@ def test_a_section_is_included_with_its_links(tmp_path: Path, tool: object) -> N
         include("<!-- include R.md:b -->", tmp_path)
 
 
-def test_every_program_of_setup_has_its_options_on_the_page(tool: object) -> None:
+def test_usage_page_lists_options_of_every_entry_point(tool: object) -> None:
     usage = tool("site_usage")  # type: ignore[operator]
     named = re.findall(r'"(msseg[\w-]*)=bids_msseg', (ROOT / "setup.py").read_text())
     assert sorted(named) == sorted(one for one in usage.PROGRAMS if " " not in one)
@@ -131,7 +129,7 @@ def test_every_program_of_setup_has_its_options_on_the_page(tool: object) -> Non
                 assert all(flag in page for flag in action.option_strings)
 
 
-def test_a_made_page_shows_what_a_parser_says(tool: object) -> None:
+def test_program_section_lists_options_of_argument_parser(tool: object) -> None:
     parser = argparse.ArgumentParser(prog="p", description="D.", add_help=False)
     parser.add_argument("--some-file", metavar="A|B", default=3, help="up to *_x, [%(default)s]")
     parser.add_argument("--secret", help=argparse.SUPPRESS)
@@ -140,7 +138,7 @@ def test_a_made_page_shows_what_a_parser_says(tool: object) -> None:
     assert "secret" not in section
 
 
-def test_every_file_of_a_whole_run_is_described(tool: object) -> None:
+def test_outputs_page_describes_every_expected_output(tool: object) -> None:
     outputs = tool("site_outputs")  # type: ignore[operator]
     page = outputs.outputs_page()
     names = (ROOT / "tests/e2e/expected_outputs.txt").read_text().split()
@@ -151,7 +149,7 @@ def test_every_file_of_a_whole_run_is_described(tool: object) -> None:
         outputs.describe_file("sub-X/new_file")
 
 
-def test_visits_with_and_without_sessions_are_one_line(tool: object) -> None:
+def test_file_patterns_are_equal_with_and_without_sessions(tool: object) -> None:
     patterns = tool("site_outputs").file_patterns  # type: ignore[operator]
     names = ["sub-02/anat/sub-02_acq-a_desc-b_mask.json", "logs/visits/sub-02.json"]
     with_session = [
@@ -166,7 +164,7 @@ def test_every_column_of_scores_is_described(tool: object) -> None:
     assert tuple(outputs._SCORES) == outputs.SCORES
 
 
-def test_every_page_of_docs_is_in_the_navigation_once() -> None:
+def test_navigation_lists_existing_pages_once() -> None:
     text = (ROOT / "mkdocs.yml").read_text()
     listed = re.findall(r"[\w/-]+\.md", text.partition("\nnav:")[2])
     assert len(listed) == len(set(listed))
@@ -187,7 +185,7 @@ def test_roles_of_docstrings_become_links(tool: object) -> None:
 
 
 class _Needs(HTMLParser):
-    """What a page loads or leads to."""
+    """Parser that collects the resources and links of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -205,7 +203,7 @@ class _Needs(HTMLParser):
 
 
 @pytest.mark.slow
-def test_the_site_is_built_without_warnings_and_stands_alone(tmp_path: Path) -> None:
+def test_site_builds_without_warnings_and_is_self_contained(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

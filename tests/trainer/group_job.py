@@ -26,7 +26,7 @@ LATE = 40
 
 
 class Noise(Dataset[tuple[Tensor, Tensor]]):
-    """Noise whose bright voxels are to be found; one item may send this process a signal."""
+    """Noise images with bright voxels as targets; one item may send this process a signal."""
 
     def __init__(self, number: int | None = None) -> None:
         self.number = number
@@ -39,7 +39,7 @@ class Noise(Dataset[tuple[Tensor, Tensor]]):
 
 
 def step_loss(net: nn.Module, items: tuple[Tensor, ...], _engine: Engine) -> tuple[Tensor, Tensor]:
-    """Cross-entropy, and the share of voxels that are found as the number for the log."""
+    """Return the cross-entropy, and the share of correctly classified voxels for the log."""
     images, truth = items
     logits = net(images)
     found = ((logits.detach() > 0) == (truth > 0.5)).float().mean()
@@ -47,14 +47,14 @@ def step_loss(net: nn.Module, items: tuple[Tensor, ...], _engine: Engine) -> tup
 
 
 def train(checkpoint: Path, lines: list[Report], source: Noise) -> nn.Module:
-    """Train; the seed of rank zero counts."""
+    """Train a net; all ranks must use the seed of rank zero."""
     torch.manual_seed(SEED + rank_and_size()[0])
     net = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.LeakyReLU(), nn.Conv3d(4, 1, 1))
     return fit(net, source, PLAN, Engine(), checkpoint, step_loss=step_loss, report=lines.append)
 
 
 def main(out: Path, number: int | None) -> int:
-    """Train in a group and write what came out, by rank."""
+    """Train in a group, and write the weights and results of each rank."""
     torch.set_num_threads(1)
     lines: list[Report] = []
     with join("cpu", timeout_s=300) as member:

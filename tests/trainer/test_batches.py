@@ -33,7 +33,7 @@ def test_items_are_the_same_with_and_without_workers() -> None:
     assert all(_equal(a, b) for a, b in zip(alone, helped, strict=True))
 
 
-def test_a_stream_starts_where_it_is_asked_to() -> None:
+def test_batches_start_at_requested_step() -> None:
     assert _indices() == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert _indices(first=3) == [[6, 7]]
     assert _indices(first=4) == []
@@ -46,7 +46,7 @@ def test_processes_share_the_batches_of_a_step() -> None:
     assert shares == [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
 
 
-def test_random_streams_depend_on_seed_and_index_alone() -> None:
+def test_item_rng_depends_only_on_seed_and_index() -> None:
     values = {
         (seed, index): tuple(item_rng(seed, index).integers(2**62, size=2))
         for seed, index in product(range(6), range(6))

@@ -22,7 +22,7 @@ PLAN = FitPlan(steps=30, batch=2, workers=0)
 
 
 class _Noise(Dataset[tuple[Tensor, ...]]):
-    """Noise whose bright voxels are to be found; every item alike where it is constant."""
+    """Noise images with bright voxels as targets; all items are equal if ``constant``."""
 
     def __init__(self, *, constant: bool = False) -> None:
         self.constant = constant
@@ -34,7 +34,7 @@ class _Noise(Dataset[tuple[Tensor, ...]]):
 
 
 class _StopsAt(_Noise):
-    """A source whose machine goes down at one item."""
+    """Noise that raises KeyboardInterrupt from the item ``last`` on."""
 
     def __init__(self, last: int) -> None:
         super().__init__()
@@ -82,13 +82,13 @@ def undisturbed(tmp_path_factory) -> dict[str, Tensor]:
     return _train(tmp_path_factory.mktemp("undisturbed") / "net.pt")
 
 
-def test_a_killed_run_is_resumed_bit_for_bit(tmp_path: Path) -> None:
+def test_interrupted_run_is_resumed_bit_for_bit(tmp_path: Path) -> None:
     plan = FitPlan(steps=8, batch=2, workers=0, checkpoint_s=0.0)
     whole = _train(tmp_path / "whole.pt", plan)
     with pytest.raises(KeyboardInterrupt):
         _train(tmp_path / "killed.pt", plan, source=_StopsAt(9))
     assert torch.load(tmp_path / "killed.pt", weights_only=True)["step"] == 4
-    # the new process starts from other random weights: all that counts is on disk
+    # the resumed run has other initial weights: its state comes only from the checkpoint
     resumed = _train(tmp_path / "killed.pt", plan, seed=99)
     assert _equal(whole, resumed)
     kept = [torch.load(tmp_path / n, weights_only=True) for n in ("whole.pt", "killed.pt")]
@@ -96,30 +96,32 @@ def test_a_killed_run_is_resumed_bit_for_bit(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_a_finished_run_is_loaded_and_nothing_trained(tmp_path: Path) -> None:
+def test_finished_run_is_loaded_without_training(tmp_path: Path) -> None:
     plan = FitPlan(steps=2, batch=1, workers=0)
     done = _train(tmp_path / "net.pt", plan)
     assert _equal(_train(tmp_path / "net.pt", plan, source=_StopsAt(0)), done)
 
 
-def test_half_a_checkpoint_is_not_read(tmp_path: Path) -> None:
+def test_partial_checkpoint_file_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "net.pt.part").write_bytes(b"half")
     _train(tmp_path / "net.pt", FitPlan(steps=1, batch=1, workers=0))
     assert torch.load(tmp_path / "net.pt", weights_only=True)["step"] == 1
 
 
-def test_the_seed_decides(undisturbed, tmp_path: Path) -> None:
+def test_weights_depend_on_seed(undisturbed, tmp_path: Path) -> None:
     assert _equal(_train(tmp_path / "same.pt"), undisturbed)
     assert not _equal(_train(tmp_path / "other.pt", seed=1), undisturbed)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_number_of_loaders_does_not_matter(undisturbed, workers: int, tmp_path: Path) -> None:
+def test_number_of_loaders_does_not_change_weights(
+    undisturbed, workers: int, tmp_path: Path
+) -> None:
     plan = replace(PLAN, workers=workers)
     assert _equal(_train(tmp_path / "net.pt", plan), undisturbed)
 
 
-def test_an_error_costs_no_step(undisturbed, tmp_path: Path) -> None:
+def test_error_keeps_finished_steps(undisturbed, tmp_path: Path) -> None:
     def fail(_line: Report) -> None:
         raise RuntimeError("the log's disk is full")
 
@@ -135,7 +137,7 @@ class _SignalledError(Exception):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_sigterm_saves_and_then_does_what_it_does(accumulate: int, tmp_path: Path) -> None:
+def test_sigterm_saves_checkpoint_and_calls_handler(accumulate: int, tmp_path: Path) -> None:
     plan = replace(PLAN, accumulate=accumulate)
 
     def handle(_number, _frame) -> None:
@@ -183,8 +185,8 @@ group_job.train(Path(sys.argv[1]), Stop(), group_job.Noise())
 
 
 @pytest.mark.slow
-def test_a_cluster_that_stops_all_processes_costs_no_step(tmp_path: Path) -> None:
-    """As at the end of a job's time: the loaders get the signal, too."""
+def test_sigterm_to_all_processes_keeps_finished_steps(tmp_path: Path) -> None:
+    """The data loaders get the signal too, as at the time limit of a cluster job."""
     here = Path(__file__).parent
     done = subprocess.run(
         [sys.executable, "-c", STOP_ALL, tmp_path / "net.pt"],
@@ -197,7 +199,7 @@ def test_a_cluster_that_stops_all_processes_costs_no_step(tmp_path: Path) -> Non
     assert torch.load(tmp_path / "net.pt", weights_only=True)["step"] == 25
 
 
-def test_gradients_of_a_steps_batches_are_averaged(tmp_path: Path) -> None:
+def test_gradients_of_accumulated_batches_are_averaged(tmp_path: Path) -> None:
     plan = FitPlan(steps=3, batch=1, workers=0)
     once = _train(tmp_path / "once.pt", plan, source=_Noise(constant=True))
     four = _train(tmp_path / "four.pt", replace(plan, accumulate=4), source=_Noise(constant=True))
@@ -217,14 +219,14 @@ def test_a_step_takes_its_batches_in_order(tmp_path: Path) -> None:
     assert seen == list(range(12))
 
 
-def test_batches_that_a_group_cannot_share_are_refused(monkeypatch, tmp_path: Path) -> None:
+def test_batches_not_divisible_by_group_size_are_refused(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setattr("bids_msseg.trainer.fit.rank_and_size", lambda: (0, 3))
     with pytest.raises(UsageError, match="3 processes cannot share 4 batches"):
         _train(tmp_path / "net.pt", replace(PLAN, accumulate=4))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_report_says_loss_and_dice_of_its_steps(tmp_path: Path) -> None:
+def test_report_contains_loss_and_dice_of_its_steps(tmp_path: Path) -> None:
     lines: list[Report] = []
     plan = FitPlan(steps=1, batch=2, workers=0)
     _train(tmp_path / "net.pt", plan, report=lines.append)

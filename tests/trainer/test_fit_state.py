@@ -66,7 +66,7 @@ def test_restoring_gives_the_same_state(saved: Path) -> None:
     assert read_checkpoint(saved).keys() == KEYS
 
 
-def test_a_checkpoint_is_made_of_plain_tensors_under_known_names(tmp_path: Path) -> None:
+def test_checkpoint_layout_of_released_versions_is_restored(tmp_path: Path) -> None:
     """The layout of the checkpoints of released versions."""
     state = _state(steps=1)
     kept = {
@@ -81,13 +81,13 @@ def test_a_checkpoint_is_made_of_plain_tensors_under_known_names(tmp_path: Path)
     assert _same(other, state)
 
 
-def test_without_a_checkpoint_nothing_changes(tmp_path: Path) -> None:
+def test_restore_without_checkpoint_changes_nothing(tmp_path: Path) -> None:
     state = _state()
     state.restore(tmp_path / "none.pt")
     assert _same(state, _state())
 
 
-def test_means_are_those_since_the_last_call() -> None:
+def test_take_means_covers_steps_since_last_call() -> None:
     state = _state()
     for loss, dice in ((1.0, 0.25), (3.0, 0.75)):
         weight = next(iter(state.net.parameters()))
@@ -97,7 +97,7 @@ def test_means_are_those_since_the_last_call() -> None:
     assert state.take_means()[2] == 0
 
 
-def test_counters_of_a_network_are_kept_as_they_are() -> None:
+def test_batch_norm_counters_are_not_averaged() -> None:
     state = FitState(nn.Sequential(nn.Conv3d(1, 2, 1), nn.BatchNorm3d(2)), PLAN)
     for _ in range(3):
         loss = state.net(torch.ones(1, 1, 4, 4, 4)).square().mean()
@@ -107,14 +107,14 @@ def test_counters_of_a_network_are_kept_as_they_are() -> None:
     assert state.average["1.running_mean"].dtype == torch.float32
 
 
-def test_a_step_is_given_up_when_told_to_stop() -> None:
+def test_step_is_discarded_on_stop_request() -> None:
     state = _state()
     state.add(state.net(torch.ones(1, 1, 8, 8, 8)).mean(), torch.tensor(0.0), 1)
     assert not state.advance(stop=True)
     assert _same(state, _state())
 
 
-def test_half_a_step_is_not_rescued(tmp_path: Path, monkeypatch) -> None:
+def test_rescue_does_not_save_unfinished_step(tmp_path: Path, monkeypatch) -> None:
     state = _state(steps=1)
     state.rescue(tmp_path / "whole.pt")
     assert read_checkpoint(tmp_path / "whole.pt")["step"] == 1
@@ -129,7 +129,7 @@ def test_half_a_step_is_not_rescued(tmp_path: Path, monkeypatch) -> None:
     assert not (tmp_path / "half.pt").exists()
 
 
-def test_a_rescue_does_not_hide_the_error(tmp_path: Path) -> None:
+def test_rescue_ignores_write_errors(tmp_path: Path) -> None:
     _state(steps=1).rescue(tmp_path / "no such folder" / "net.pt")
     assert list(tmp_path.iterdir()) == []
 
@@ -175,7 +175,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [{"step": 3}, [1, 2]])
-def test_something_else_is_refused(tmp_path: Path, content) -> None:
+def test_file_without_checkpoint_keys_is_refused(tmp_path: Path, content) -> None:
     torch.save(content, tmp_path / "net.pt")
     assert "is not a training checkpoint" in _refused(tmp_path / "net.pt")
 
@@ -195,7 +195,7 @@ def _write(state: FitState, beside: Path) -> Path:
     return path
 
 
-def test_finished_is_what_has_all_steps(saved: Path, tmp_path: Path) -> None:
+def test_is_finished_requires_all_steps(saved: Path, tmp_path: Path) -> None:
     assert is_finished(saved, FitPlan(steps=2))
     assert not is_finished(saved, FitPlan(steps=3))
     assert not is_finished(tmp_path / "none.pt", FitPlan(steps=0))
@@ -218,7 +218,7 @@ state.save(Path(sys.argv[1]))
 """
 
 
-def test_a_process_killed_while_it_writes_leaves_the_last_checkpoint(saved: Path) -> None:
+def test_process_killed_while_writing_keeps_last_checkpoint(saved: Path) -> None:
     before = saved.read_bytes()
     done = subprocess.run(
         [sys.executable, "-c", KILL_WHILE_WRITING, saved],
@@ -229,7 +229,7 @@ def test_a_process_killed_while_it_writes_leaves_the_last_checkpoint(saved: Path
     partial = saved.with_name("net.pt.part")
     assert partial.stat().st_size == 1000
     assert saved.read_bytes() == before
-    # the next one writes over what was left
+    # the next save overwrites the partial file
     _state(steps=3).save(saved)
     assert read_checkpoint(saved)["step"] == 3
     assert not partial.exists()
@@ -247,7 +247,7 @@ def _rates(plan: FitPlan) -> list[float]:
     return rates
 
 
-def test_the_rate_starts_anew_at_a_restart() -> None:
+def test_learning_rate_is_reset_at_restart() -> None:
     plan = FitPlan(steps=120, restart=60, learning_rate=1.0)
     first, second = _rates(plan)[:60], _rates(plan)[60:]
     assert first == _rates(FitPlan(steps=60, learning_rate=1.0))

@@ -33,7 +33,7 @@ def job() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def alone(job, tmp_path_factory) -> tuple[dict[str, torch.Tensor], list[Report]]:
-    """What one process makes of the same plan."""
+    """Weights and reports of one process with the same plan."""
     lines: list[Report] = []
     net = job.train(tmp_path_factory.mktemp("alone") / "net.pt", lines, job.Noise())
     return net.state_dict(), lines
@@ -46,7 +46,7 @@ def _free_port() -> str:
 
 
 def _two_processes(out: Path, signal_name: str) -> list[int]:
-    """Start both as torchrun would, but nobody stops one because of the other."""
+    """Start two processes as torchrun does, but do not stop one if the other fails."""
     env = {**ENV, **LAUNCH, "MASTER_PORT": _free_port(), "LOCAL_WORLD_SIZE": "2"}
     both = [
         subprocess.Popen(
@@ -65,7 +65,7 @@ def _assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) 
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_net_of_one(alone, tmp_path: Path) -> None:
+def test_two_processes_train_same_weights_as_one(alone, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port",
          _free_port(), JOB, tmp_path],
@@ -76,7 +76,7 @@ def test_two_processes_make_the_net_of_one(alone, tmp_path: Path) -> None:
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     _assert_close(weights[0], alone[0])
     found = [json.loads((tmp_path / f"found{rank}.json").read_text()) for rank in (0, 1)]
-    # only rank zero logs and writes; its seed and its results count
+    # only rank zero logs and writes; all ranks use its seed and its results
     assert found[1]["lines"] == []
     assert list((tmp_path / "work1").iterdir()) == []
     assert [path.name for path in (tmp_path / "work0").iterdir()] == ["net.pt"]
@@ -89,20 +89,18 @@ def test_two_processes_make_the_net_of_one(alone, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_that_is_killed_ends_the_others_and_nothing_is_lost(
-    alone, job, tmp_path: Path
-) -> None:
+def test_killed_process_stops_others_and_keeps_checkpoint(alone, job, tmp_path: Path) -> None:
     codes = _two_processes(tmp_path, "SIGKILL")
     assert codes == [ExitCode.TEMPORARY, -9]
     assert "another process of the group" in (tmp_path / "error0.txt").read_text()
     checkpoint = tmp_path / "work0" / "net.pt"
     assert torch.load(checkpoint, weights_only=True)["step"] == 20
-    # what two began one may finish
+    # one process can resume a run of two processes
     _assert_close(job.train(checkpoint, [], job.Noise()).state_dict(), alone[0])
 
 
 @pytest.mark.slow
-def test_when_one_is_told_to_stop_all_stop_after_the_same_step(alone, job, tmp_path: Path) -> None:
+def test_sigterm_to_one_process_stops_all_after_same_step(alone, job, tmp_path: Path) -> None:
     codes = _two_processes(tmp_path, "SIGTERM")
     assert codes == [ExitCode.TEMPORARY, -15]
     assert "stopped at step 20 of 30" in (tmp_path / "error0.txt").read_text()
@@ -111,15 +109,16 @@ def test_when_one_is_told_to_stop_all_stop_after_the_same_step(alone, job, tmp_p
     _assert_close(job.train(checkpoint, [], job.Noise()).state_dict(), alone[0])
 
 
-def test_alone_nothing_is_joined(monkeypatch) -> None:
+def test_no_group_is_joined_without_launcher(monkeypatch) -> None:
     for name in LAUNCH:
         monkeypatch.delenv(name, raising=False)
     with process_group.join("cuda:3") as member:
         assert member == process_group.Member(0, 1, "cuda:3")
         assert process_group.rank_and_size() == (0, 1)
+        assert process_group.rank_zero_first(lambda: 7) == 7
 
 
-def test_a_group_of_one_is_no_group(monkeypatch) -> None:
+def test_world_size_of_one_joins_no_group(monkeypatch) -> None:
     for name, value in {**LAUNCH, "WORLD_SIZE": "1"}.items():
         monkeypatch.setenv(name, value)
     with process_group.join() as member:
@@ -134,7 +133,7 @@ def test_processes_cannot_share_a_device(monkeypatch, device: str) -> None:
         pass
 
 
-def test_every_process_needs_a_gpu(monkeypatch) -> None:
+def test_process_without_gpu_is_refused(monkeypatch) -> None:
     for name, value in {**LAUNCH, "LOCAL_RANK": "2"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -142,7 +141,7 @@ def test_every_process_needs_a_gpu(monkeypatch) -> None:
         process_group.join("cuda").__enter__()
 
 
-def test_the_average_alone_is_the_thing_itself() -> None:
+def test_average_over_one_process_is_identity() -> None:
     tensor = torch.tensor([1.0, 2.0])
     process_group.average_over_processes([tensor])
     assert tensor.tolist() == [1.0, 2.0]

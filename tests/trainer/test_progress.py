@@ -14,7 +14,7 @@ class _Terminal(io.StringIO):
         return True
 
 
-def test_the_log_begins_with_its_columns_and_grows(tmp_path: Path) -> None:
+def test_append_line_writes_header_once(tmp_path: Path) -> None:
     path = tmp_path / "net.csv"
     append_line(path, LINE)
     append_line(path, Report(50, 100, 0.5, 1.5, 0.5))
@@ -25,7 +25,7 @@ def test_the_log_begins_with_its_columns_and_grows(tmp_path: Path) -> None:
     )
 
 
-def test_outside_a_terminal_every_report_is_a_line() -> None:
+def test_report_is_printed_as_line_without_terminal() -> None:
     stream = io.StringIO()
     with FitProgress(stream=stream) as progress:
         progress.show("candidate-01", LINE)
@@ -36,7 +36,7 @@ def test_outside_a_terminal_every_report_is_a_line() -> None:
     ]
 
 
-def test_on_a_terminal_there_is_a_bar_a_net(monkeypatch) -> None:
+def test_terminal_shows_one_progress_bar_per_network(monkeypatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     stream = _Terminal()
@@ -54,7 +54,7 @@ def test_on_a_terminal_there_is_a_bar_a_net(monkeypatch) -> None:
     assert "candidate-01 100 steps loss 0.250 Dice 0.750" in stream.getvalue()
 
 
-def test_nothing_is_shown_where_nothing_is_wanted() -> None:
+def test_disabled_progress_prints_nothing() -> None:
     stream = _Terminal()
     with FitProgress(stream=stream, enabled=False) as progress:
         progress.show("candidate-01", LINE)

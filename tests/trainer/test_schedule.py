@@ -13,31 +13,31 @@ from bids_msseg.trainer.schedule import _quiet_allocator, run_in_order
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class _StubTask:
     name: str
     needs: tuple[str, ...] = ()
     trains: bool = False
 
 
-def test_processes_of_a_group_train_together_and_the_rest_is_rank_zeros(
+def test_group_trains_together_and_rank_zero_does_other_tasks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[str] = []
     monkeypatch.setattr(schedule, "rank_and_size", lambda: (1, 2))
     monkeypatch.setattr(schedule, "rank_zero_first", lambda job: calls.append(job.args[0].name))
 
-    def work(piece: _Piece) -> str:
+    def work(piece: _StubTask) -> str:
         calls.append(f"train {piece.name}")
         return piece.name
 
     finished: list[str] = []
-    pieces = (_Piece("predict"), _Piece("net", ("predict",), trains=True))
+    pieces = (_StubTask("predict"), _StubTask("net", ("predict",), trains=True))
     run_in_order(pieces, work, jobs=2, threads=1, on_done=finished.append)
     assert calls == ["predict", "train net"]
     assert finished == ["predict", "net"]
 
 
-def test_settings_of_the_allocator_are_put_back() -> None:
+def test_allocator_settings_are_restored() -> None:
     before = dict(os.environ)
     with _quiet_allocator():
         assert os.environ["MALLOC_MMAP_MAX_"] == "0"
@@ -102,11 +102,11 @@ def _run(script: str, folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_each_piece_waits_for_those_that_it_needs(tmp_path: Path) -> None:
+def test_task_waits_for_tasks_that_it_needs(tmp_path: Path) -> None:
     assert _run(ORDERED, tmp_path).split() == ["early", "late", "last"]
 
 
 @pytest.mark.slow
-def test_where_a_piece_fails_the_others_are_told_to_end(tmp_path: Path) -> None:
+def test_failed_task_terminates_other_tasks(tmp_path: Path) -> None:
     assert _run(STOPPED, tmp_path) == "a net failed\n"
     assert not (tmp_path / "ended").exists()

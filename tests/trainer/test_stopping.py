@@ -10,7 +10,7 @@ from bids_msseg.trainer import stopping as stopping_module
 from bids_msseg.trainer.stopping import StopRequest, stopping
 
 
-class _Told(Exception):  # noqa: N818 not an error
+class _SignalHandled(Exception):  # noqa: N818 not an error
     pass
 
 
@@ -19,14 +19,14 @@ def number(request):
     """A signal that raises, as the program's own handlers do."""
 
     def handle(_number, _frame) -> None:
-        raise _Told
+        raise _SignalHandled
 
     before = signal.signal(request.param, handle)
     yield request.param
     signal.signal(request.param, before)
 
 
-def test_a_signal_waits_until_the_context_ends(number: int) -> None:
+def test_signal_is_delayed_until_context_ends(number: int) -> None:
     seen = []
 
     def work() -> None:
@@ -35,13 +35,13 @@ def test_a_signal_waits_until_the_context_ends(number: int) -> None:
             signal.raise_signal(number)
             seen.append(stop.requested)
 
-    with pytest.raises(_Told):
+    with pytest.raises(_SignalHandled):
         work()
     assert seen == [False, True]
 
 
 @pytest.mark.parametrize("hurry", [-1.0, 1000.0])
-def test_only_ctrl_c_once_more_does_not_wait(number: int, hurry: float, monkeypatch) -> None:
+def test_only_late_second_sigint_is_not_delayed(number: int, hurry: float, monkeypatch) -> None:
     monkeypatch.setattr(stopping_module, "SECOND_SIGINT_S", hurry)
     seen = []
 
@@ -52,13 +52,13 @@ def test_only_ctrl_c_once_more_does_not_wait(number: int, hurry: float, monkeypa
             signal.raise_signal(number)
             seen.append("second")
 
-    with pytest.raises(_Told):
+    with pytest.raises(_SignalHandled):
         work()
     people = number == signal.SIGINT and hurry < 0
     assert seen == (["first"] if people else ["first", "second"])
 
 
-def test_without_a_signal_handlers_are_as_before(number: int) -> None:
+def test_handlers_are_restored_without_signal(number: int) -> None:
     before = signal.getsignal(number)
     with stopping() as stop:
         assert signal.getsignal(number) != before
@@ -66,7 +66,7 @@ def test_without_a_signal_handlers_are_as_before(number: int) -> None:
     assert not stop.requested
 
 
-def test_a_signal_to_a_forked_loader_is_not_ours(number: int) -> None:
+def test_forked_child_ignores_sigint_and_dies_on_sigterm(number: int) -> None:
     with stopping() as stop:
         child = os.fork()
         if child == 0:
@@ -79,7 +79,7 @@ def test_a_signal_to_a_forked_loader_is_not_ours(number: int) -> None:
         assert os.waitstatus_to_exitcode(status) == 0
 
 
-def test_other_threads_hold_nothing_back() -> None:
+def test_stopping_in_other_thread_installs_no_handler() -> None:
     seen: list[StopRequest] = []
 
     def work() -> None:

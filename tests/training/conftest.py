@@ -18,7 +18,7 @@ from bids_msseg.training.synthesis.tissues import (
 
 EDGE = 64
 CUBE = (slice(26, 34), slice(40, 46), slice(28, 36))
-"""Where the only lesion of the ball lies."""
+"""Position of the only lesion of the ball."""
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -26,7 +26,7 @@ from bids_msseg.training.data.cohort_cache import prepare_cohort
 def files(
     labelled_cohort: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[LabelledFiles]]:
-    """A prepared cohort in which all but the last visit have a prediction: the truth at .6."""
+    """Prepared cohort; all visits but the last have a prediction, the ground truth times 0.6."""
     out = tmp_path_factory.mktemp("train")
     found = find_labelled(labelled_cohort, labelled_cohort / "derivatives" / "manual", out)
     prepare_cohort(out, found, 1)
@@ -43,7 +43,7 @@ def held_out(files: tuple[Path, list[LabelledFiles]]) -> HeldOutData:
     return collect_held_out(*files)
 
 
-def test_predictions_are_met_with_the_experts(
+def test_held_out_predictions_are_compared_with_ground_truth(
     files: tuple[Path, list[LabelledFiles]], held_out: HeldOutData
 ) -> None:
     _, found = files
@@ -52,14 +52,14 @@ def test_predictions_are_met_with_the_experts(
     assert {case.site for case in held_out.loads} == {"A", "B"}
     for case in held_out.loads:
         wanted = [case.truth_ml if cut < 0.6 else 0.0 for cut in SWEEP]
-        # what is .6 in float32 lies at the cut
+        # 0.6 in float32 is not below the cut of 0.6
         wanted[SWEEP.index(0.6)] = case.truth_ml
         assert case.sweep_ml == pytest.approx(wanted)
         assert 0.027 <= case.truth_ml <= 0.081
     assert all(case.found and case.p == pytest.approx(0.6) for case in held_out.lesions)
 
 
-def test_every_visit_is_measured_predicted_or_not(
+def test_visits_without_prediction_are_measured_too(
     files: tuple[Path, list[LabelledFiles]], held_out: HeldOutData
 ) -> None:
     assert len(held_out.measures) == len(files[1])
@@ -68,7 +68,7 @@ def test_every_visit_is_measured_predicted_or_not(
     )
 
 
-def test_few_patients_give_no_interval_but_a_reason(
+def test_too_few_patients_give_reason_but_no_interval(
     files: tuple[Path, list[LabelledFiles]], bright_model: Path, tmp_path: Path
 ) -> None:
     out, found = files
@@ -90,7 +90,7 @@ def test_few_patients_give_no_interval_but_a_reason(
     assert "None: these weights" in describe(read)
 
 
-def test_what_was_learnt_is_told() -> None:
+def test_describe_states_coverage_and_auc() -> None:
     rng = np.random.default_rng(0)
     loads, lesions = [], []
     for number in range(12):

@@ -9,19 +9,19 @@ from bids_msseg.training.loss_figure import _read_losses, draw_losses
 
 
 @pytest.mark.parametrize("head", ["step,steps,loss,seconds_per_step\n", ""])
-def test_losses_are_read_with_and_without_a_head(head: str, tmp_path: Path) -> None:
+def test_losses_are_read_with_and_without_header(head: str, tmp_path: Path) -> None:
     path = tmp_path / "candidate-0.csv"
     path.write_text(head + "25,75,1.5,0.1\n50,75,1.25,0.1\n")
     assert _read_losses(path) == {25: 1.5, 50: 1.25}
 
 
-def test_what_a_killed_run_left_does_no_harm(tmp_path: Path) -> None:
+def test_repeated_and_partial_lines_are_handled(tmp_path: Path) -> None:
     path = tmp_path / "candidate-0.csv"
     path.write_text("25,75,1.5,0.1\n50,75,1.25,0.1\n25,75,1.4,0.1\n\n75,7")
     assert _read_losses(path) == {25: 1.4, 50: 1.25}
 
 
-def test_losses_are_drawn_even_where_a_net_has_none(tmp_path: Path, recwarn) -> None:
+def test_losses_are_drawn_without_log_of_second_network(tmp_path: Path, recwarn) -> None:
     logs = tmp_path / "logs"
     logs.mkdir()
     (logs / "candidate-0.csv").write_text("25,75,1.5,0.1\n50,75,1.25,0.1\n")

@@ -7,7 +7,7 @@ from bids_msseg.models.anatomy import CLASSES
 from bids_msseg.training.losses import anatomy_loss, lesion_loss
 
 
-def test_a_certain_right_answer_costs_nothing() -> None:
+def test_lesion_loss_of_correct_prediction_is_zero() -> None:
     share = torch.zeros(1, 1, 8, 8, 8)
     share[..., 2:5, 2:5, 2:5] = 1
     loss, dice = lesion_loss(100 * (2 * share - 1), share)
@@ -15,13 +15,13 @@ def test_a_certain_right_answer_costs_nothing() -> None:
     assert float(dice) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_missed_lesion_costs_more_the_surer_the_miss() -> None:
+def test_lesion_loss_rises_with_confidence_of_miss() -> None:
     share = torch.ones(1, 1, 8, 8, 8)
     costs = [float(lesion_loss(torch.full_like(share, value), share)[0]) for value in (-4, -1, 0)]
     assert costs == sorted(costs, reverse=True)
 
 
-def test_samples_without_ground_truth_of_anatomy_do_not_count() -> None:
+def test_anatomy_loss_ignores_samples_without_ground_truth() -> None:
     torch.manual_seed(0)
     logits = torch.randn(2, CLASSES, 4, 4, 4, requires_grad=True)
     shares = torch.zeros(2, CLASSES, 4, 4, 4)
@@ -34,13 +34,13 @@ def test_samples_without_ground_truth_of_anatomy_do_not_count() -> None:
     assert float(logits.grad[1].abs().sum()) == 0
 
 
-def test_the_right_anatomy_costs_nothing() -> None:
+def test_anatomy_loss_of_correct_prediction_is_zero() -> None:
     shares = torch.zeros(1, CLASSES, 4, 4, 4)
     shares[:, 5, :2], shares[:, 4, 2:] = 1, 1
     assert float(anatomy_loss(100 * shares, shares)) == pytest.approx(0, abs=1e-4)
 
 
-def test_a_partial_label_asks_for_the_sum_of_its_classes() -> None:
+def test_anatomy_loss_sums_probabilities_of_partial_label() -> None:
     logits = torch.zeros(1, CLASSES, 2, 2, 2)
     logits[:, 4] = 1.0
     shares = torch.zeros_like(logits)

@@ -17,7 +17,7 @@ def _score(visit: str, site: str, dice: float, false: int = 1) -> Score:
     return Score(visit, site, "cascade", dice, 0.5, 0.5, 0.5, 0.5, 0.5, 0.25, false, 1.0, 1.0)
 
 
-def test_the_table_has_visits_then_means_with_their_n() -> None:
+def test_score_table_lists_visits_then_site_means() -> None:
     scores = [_score("sub-2", "A", 0.5), _score("sub-1", "A", 0.75, 12), _score("sub-3", "B", 1)]
     lines = score_table(scores).splitlines()
     assert len({line.count("|") for line in lines}) == 1
@@ -33,7 +33,7 @@ def test_the_table_has_visits_then_means_with_their_n() -> None:
     assert lines[5].endswith("| 0.625 | 0.500 | 0.500 | 0.500 | 0.250 | 6 |")
 
 
-def test_what_is_undefined_is_not_a_number_in_the_table() -> None:
+def test_undefined_score_is_shown_as_na() -> None:
     assert "| n/a |" in score_table([_score("sub-1", "A", math.nan)])
 
 
@@ -42,7 +42,7 @@ def _labelled(who: str, session: str, site: str, share: Path | None = None) -> L
     return LabelledFiles(Visit(who, session, path), path, path, site, share)
 
 
-def test_data_are_counted_by_site_and_their_licence_is_told(tmp_path: Path) -> None:
+def test_data_section_lists_counts_by_site_and_licence(tmp_path: Path) -> None:
     about = {"Name": "Toy", "License": "CC-BY", "Authors": ["A. Doe", "B. Roe"]}
     (tmp_path / "dataset_description.json").write_text(json.dumps(about))
     files = [
@@ -64,6 +64,6 @@ def test_data_are_counted_by_site_and_their_licence_is_told(tmp_path: Path) -> N
         assert line in section
 
 
-def test_a_dataset_that_says_nothing_of_itself(tmp_path: Path) -> None:
+def test_missing_licence_is_reported_as_not_stated(tmp_path: Path) -> None:
     section = describe_data(tmp_path, [_labelled("1", "1", "one site")])
     assert "- licence: not stated" in section

@@ -11,7 +11,7 @@ LESION, FALSE = (slice(2, 8), slice(2, 8), slice(2, 8)), (slice(14, 20),) * 3
 
 
 def _visit(name: str, site: str, *, refined: bool, halo: float = 0.0) -> HeldOutVisit:
-    """A lesion and a false candidate that CNN-1 cannot tell apart; CNN-2 can where ``refined``."""
+    """Return a visit whose lesion and false candidate only CNN-2 separates, if ``refined``."""
     lesion = np.zeros(SHAPE, np.float32)
     lesion[LESION] = lesion[FALSE] = 0.8
     lesion[8:12, 2:8, 2:8] = halo
@@ -23,7 +23,7 @@ def _visit(name: str, site: str, *, refined: bool, halo: float = 0.0) -> HeldOut
     return HeldOutVisit(name, site, lesion, Refinement(voxels, voxels.copy()), truth)
 
 
-def test_agreement_of_a_mask() -> None:
+def test_agreement_of_mask_with_ground_truth() -> None:
     truth, mask = np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
     truth[LESION] = mask[LESION] = mask[FALSE] = True
     found = measure(mask, truth)
@@ -36,7 +36,7 @@ def test_agreement_of_a_mask() -> None:
     assert measure(mask, nothing).lesion_f1 == 0
 
 
-def test_a_refinement_that_helps_gets_weight() -> None:
+def test_accurate_refinement_gets_positive_weight() -> None:
     chooser = PointChooser([_visit("a", "A", refined=True), _visit("b", "B", refined=True)], 0.1)
     point = chooser.choose(["a", "b"])
     assert point.voxel_weight + point.lesion_weight > 0
@@ -44,19 +44,19 @@ def test_a_refinement_that_helps_gets_weight() -> None:
     assert chooser.measure(0, point).dice == 1
 
 
-def test_a_refinement_that_misleads_gets_none() -> None:
+def test_misleading_refinement_gets_zero_weight() -> None:
     chooser = PointChooser([_visit("a", "A", refined=False)], 0.1)
     point = chooser.choose(["a"])
     assert point.voxel_weight == point.lesion_weight == 0
 
 
-def test_the_threshold_leaves_a_false_rim_out() -> None:
+def test_chosen_threshold_excludes_false_rim() -> None:
     chooser = PointChooser([_visit("a", "A", refined=True, halo=0.45)], 0.1)
     point = chooser.choose(["a"])
     assert chooser.measure(0, point).dice == 1
 
 
-def test_only_the_named_visits_decide() -> None:
+def test_point_is_chosen_on_named_visits_only() -> None:
     visits = [_visit("a", "A", refined=True), _visit("b", "B", refined=False)]
     chooser = PointChooser(visits, 0.1)
     helped = chooser.choose(["a"])
@@ -65,7 +65,7 @@ def test_only_the_named_visits_decide() -> None:
     assert alone.voxel_weight == alone.lesion_weight == 0
 
 
-def test_sites_and_participants_count_alike_however_many_visits_they_have() -> None:
+def test_mean_weights_sites_and_participants_equally() -> None:
     many = [_visit(f"sub-a_ses-{n}", "A", refined=False) for n in range(3)]
     others = [_visit("sub-c", "A", refined=False), _visit("sub-b", "B", refined=True)]
     chooser = PointChooser([*many, *others], 0.1)

@@ -42,7 +42,7 @@ RECIPE = CascadeRecipe(
 SPLIT = Split((("sub-a1",), ("sub-b1",)))
 
 
-def _begin(folder: Path, visit: LabelledVisit, label_map: LabelMap) -> TrainingContext:
+def _prepare_context(folder: Path, visit: LabelledVisit, label_map: LabelMap) -> TrainingContext:
     """Two visits of two sites, a label map, and a pretrained CNN-1."""
     out = folder / "out"
     for name in ("cohort", "checkpoints", "logs", "label-maps"):
@@ -71,8 +71,8 @@ def trained(
     reads: dict[str, set[str]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> TrainingContext:
-    """A training whose stages are all done."""
-    context = _begin(tmp_path_factory.mktemp("trained"), visit, label_map)
+    """Training with all stages finished."""
+    context = _prepare_context(tmp_path_factory.mktemp("trained"), visit, label_map)
     load, stage_name = TrainingContext.visit, ""
 
     def note(self: TrainingContext, name: str) -> LabelledVisit:
@@ -89,7 +89,7 @@ def trained(
 
 @pytest.fixture
 def untrained(trained: TrainingContext, tmp_path: Path) -> TrainingContext:
-    """The same cohort and predictions of the starting network, but nothing trained."""
+    """Copy of the cohort and the predictions of the starting network, without checkpoints."""
     out = tmp_path / "out"
     shutil.copytree(trained.folder, out, ignore=shutil.ignore_patterns("held-out"))
     for path in (out / "checkpoints").iterdir():
@@ -110,15 +110,15 @@ NETS_OF_FOLD_0 = ("candidate-without-0", "refinement-without-0")
 
 
 def _train_fold_0(context: TrainingContext, *, again: str) -> None:
-    """Run what the networks of fold 0 need, predicting one visit again, and train them."""
+    """Predict the visit ``again`` anew, and train the networks of fold 0."""
     (context.folder / "unseen" / f"{again}.npz").unlink()
     for stage in plan_stages(SPLIT, [0], release=False):
         if stage.visit == again or stage.trains:
             run_stage(context, stage)
 
 
-def _spoil(context: TrainingContext, name: str) -> None:
-    """Replace images and labels of a visit by others."""
+def _replace_images_and_truth(context: TrainingContext, name: str) -> None:
+    """Replace the images of a visit by noise, and shift its ground truth."""
     visit = context.visit(name)
     noise = np.random.default_rng(8).normal(size=visit.images.shape).astype(np.float16)
     truth = np.roll(visit.truth, 9, 0)
@@ -126,10 +126,10 @@ def _spoil(context: TrainingContext, name: str) -> None:
     save_visit(replace(visit, images=noise, truth=truth), path)
 
 
-def test_a_spoilt_held_out_visit_changes_nothing_that_is_trained_for_its_fold(
+def test_changed_held_out_visit_does_not_change_fold_weights(
     trained: TrainingContext, untrained: TrainingContext
 ) -> None:
-    _spoil(untrained, "sub-a1")
+    _replace_images_and_truth(untrained, "sub-a1")
     for stage in plan_stages(SPLIT, [0], release=False):
         if stage.trains:
             run_stage(untrained, stage)
@@ -137,7 +137,7 @@ def test_a_spoilt_held_out_visit_changes_nothing_that_is_trained_for_its_fold(
         assert _same(_weights(untrained, name), _weights(trained, name))
 
 
-def test_without_a_held_out_visit_the_same_is_trained_for_its_fold(
+def test_missing_held_out_visit_does_not_change_fold_weights(
     trained: TrainingContext, untrained: TrainingContext
 ) -> None:
     for folder in ("cohort", "unseen"):
@@ -147,15 +147,17 @@ def test_without_a_held_out_visit_the_same_is_trained_for_its_fold(
         assert _same(_weights(untrained, name), _weights(trained, name))
 
 
-def test_a_leak_would_be_noticed(trained: TrainingContext, untrained: TrainingContext) -> None:
-    """The comparison itself: a visit that is learnt from changes both networks."""
-    _spoil(untrained, "sub-b1")
+def test_changed_training_visit_changes_fold_weights(
+    trained: TrainingContext, untrained: TrainingContext
+) -> None:
+    """Positive control: a changed training visit changes both networks."""
+    _replace_images_and_truth(untrained, "sub-b1")
     _train_fold_0(untrained, again="sub-b1")
     for name in NETS_OF_FOLD_0:
         assert not _same(_weights(untrained, name), _weights(trained, name))
 
 
-def test_no_stage_reads_a_patient_that_its_networks_are_tested_on(
+def test_training_stages_do_not_read_held_out_patients(
     trained: TrainingContext, reads: dict[str, set[str]]
 ) -> None:
     assert trained.folder.is_dir()
@@ -166,13 +168,13 @@ def test_no_stage_reads_a_patient_that_its_networks_are_tested_on(
     assert reads["unseen-sub-a1"] == reads["held-out-sub-a1"] == {"sub-a1"}
 
 
-def test_no_network_learns_from_the_fold_that_it_is_tested_on(trained: TrainingContext) -> None:
+def test_training_visits_exclude_test_fold(trained: TrainingContext) -> None:
     assert [one.name for one in trained.training_visits(0)] == ["sub-b1"]
     assert [one.name for one in trained.training_visits(1)] == ["sub-a1"]
     assert [one.name for one in trained.training_visits(None)] == ["sub-a1", "sub-b1"]
 
 
-def test_stages_of_two_folds() -> None:
+def test_plan_stages_of_two_folds() -> None:
     stages = {stage.name: stage for stage in plan_stages(SPLIT)}
     assert list(stages) == [
         *("unseen-sub-a1", "unseen-sub-b1"),
@@ -190,12 +192,17 @@ def test_stages_of_two_folds() -> None:
     assert {stage.fold for stage in asked if stage.kind != "unseen"} == {1}
 
 
+def test_single_fold_has_no_held_out_stage() -> None:
+    names = [stage.name for stage in plan_stages(Split((("a",),)))]
+    assert names == ["unseen-a", "candidate-release", "refinement-release"]
+
+
 def _files(context: TrainingContext) -> dict[str, int]:
     found = context.folder.rglob("*.[np][pt]*")
     return {str(path): path.stat().st_mtime_ns for path in found if path.is_file()}
 
 
-def test_everything_is_trained_once(trained: TrainingContext) -> None:
+def test_finished_stages_are_not_trained_again(trained: TrainingContext) -> None:
     start = trained.networks().candidate.state_dict()
     assert not _same(candidate_net(trained, 0).state_dict(), start)
     assert not _same(
@@ -213,7 +220,7 @@ def test_everything_is_trained_once(trained: TrainingContext) -> None:
     assert _files(trained) == before
 
 
-def test_the_output_of_a_start_without_refinement(trained: TrainingContext) -> None:
+def test_pretrained_start_has_no_refinement_output(trained: TrainingContext) -> None:
     prediction, refinement = read_output(trained.folder / "unseen" / "sub-a1.npz")
     assert refinement is None
     assert prediction.anatomy.dtype == np.float16
@@ -221,7 +228,7 @@ def test_the_output_of_a_start_without_refinement(trained: TrainingContext) -> N
         read_refined(trained.folder / "unseen", "sub-a1")
 
 
-def test_without_candidates_the_refinement_stays(untrained: TrainingContext) -> None:
+def test_refinement_is_not_trained_without_candidates(untrained: TrainingContext) -> None:
     strict = replace(untrained, recipe=replace(RECIPE, candidate_threshold=1.0))
     protocol.train_refinement(strict, 0)
     assert not list((untrained.folder / "checkpoints").iterdir())
@@ -232,5 +239,5 @@ def test_without_label_maps_every_sub_image_is_real(trained: TrainingContext) ->
     item: Callable[[int], object] = protocol._sub_images(alone, 0, 3).__getitem__
     images = item(0)[0]  # type: ignore[index]
     assert images.shape == (6, 32, 32, 32)
-    # the visit has no T2w, which synthetic images have
+    # the visit has no T2w; synthetic images have one
     assert all(float(item(n)[0][5].max()) == 0 for n in range(6))  # type: ignore[index]

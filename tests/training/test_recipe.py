@@ -1,14 +1,33 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bids_msseg.cli import train
 from bids_msseg.errors import UsageError
-from bids_msseg.training.recipe import CascadeRecipe, make_cascade_recipe
+from bids_msseg.training.recipe import CascadeRecipe, make_cascade_recipe, read_recipe
+
+RELEASED = Path(__file__).parents[2] / "training" / "cascade-5.yaml"
 
 
-def test_what_is_not_named_is_as_in_the_default() -> None:
+def test_default_recipe_is_released_one_with_fewer_steps() -> None:
+    usual, released = CascadeRecipe(), read_recipe(RELEASED)
+    assert usual.candidate.steps < released.candidate.steps
+    assert usual.refinement.steps < released.refinement.steps
+    assert released == replace(
+        usual,
+        candidate=replace(usual.candidate, steps=released.candidate.steps),
+        refinement=replace(usual.refinement, steps=released.refinement.steps),
+    )
+    steps = [f"{one.candidate.steps} and {one.refinement.steps}" for one in (released, usual)]
+    help_text = " ".join(train.build_parser().format_help().split())
+    assert f"shortened from {steps[0]} to {steps[1]} steps" in help_text
+
+
+def test_missing_settings_take_default_values() -> None:
     settings = {"real_share": "0.75", "candidate": {"steps": "2e1", "learning_rate": "2e-3"}}
     recipe = make_cascade_recipe(settings)
     assert recipe.real_share == 0.75
@@ -40,6 +59,6 @@ def test_what_is_not_named_is_as_in_the_default() -> None:
         {"candidate_net": {"widths": "wide"}},
     ],
 )
-def test_what_cannot_be_is_refused(settings: dict[str, Any]) -> None:
+def test_invalid_recipe_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         make_cascade_recipe(settings)

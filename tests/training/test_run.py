@@ -59,7 +59,7 @@ def trained(cohort: Path, toy_cascade: Path, recipe: Path, tmp_path_factory) -> 
 
 
 @pytest.mark.slow
-def test_every_patient_is_scored_by_networks_that_have_not_seen_it(trained: Path) -> None:
+def test_every_patient_is_scored_by_held_out_networks(trained: Path) -> None:
     rows = _rows(trained / "scores.tsv")
     found = {(row["visit"], row["method"]) for row in rows}
     methods = ("candidate net", "cascade", "before")
@@ -76,7 +76,7 @@ def test_every_patient_is_scored_by_networks_that_have_not_seen_it(trained: Path
 
 
 @pytest.mark.slow
-def test_the_weights_are_a_cascade_that_names_whom_it_has_seen(
+def test_weights_record_training_visits_and_start_weights(
     trained: Path, toy_cascade: Path
 ) -> None:
     (target,) = trained.glob("mine*.safetensors")
@@ -100,7 +100,7 @@ def test_the_weights_are_a_cascade_that_names_whom_it_has_seen(
 
 
 @pytest.mark.slow
-def test_a_second_call_trains_nothing(
+def test_second_call_does_not_train_again(
     trained: Path, cohort: Path, toy_cascade: Path, recipe: Path
 ) -> None:
     before = {path: path.read_bytes() for path in (trained / "checkpoints").glob("*.pt")}
@@ -112,10 +112,10 @@ def test_a_second_call_trains_nothing(
 
 
 @pytest.mark.slow
-def test_a_test_fold_of_patients_that_the_start_has_seen(
+def test_seen_patients_restart_from_pretrained_network(
     trained: Path, cohort: Path, recipe: Path, tmp_path: Path
 ) -> None:
-    """Started from its own weights, a training begins with their pretrained network."""
+    """The start weights have seen the patients, so only their pretrained CNN-1 is used."""
     (target,) = trained.glob("mine*.safetensors")
     out = tmp_path / "again"
     assert _call(cohort, out, target, recipe, "--test-folds", "1") == 0
@@ -128,7 +128,7 @@ def test_a_test_fold_of_patients_that_the_start_has_seen(
 
 
 @pytest.mark.slow
-def test_other_masks_recipes_and_visits_are_refused_once_it_has_begun(
+def test_changed_inputs_are_refused_after_training_has_begun(
     trained: Path, cohort: Path, toy_cascade: Path, recipe: Path, tmp_path: Path, capsys
 ) -> None:
     other = tmp_path / "other.yml"
@@ -163,7 +163,7 @@ def test_predictions_lie_on_the_grid_of_the_flair(trained: Path, cohort: Path) -
 
 
 @pytest.mark.slow
-def test_one_patient_can_be_learnt_from(
+def test_training_on_single_patient_holds_none_out(
     cohort: Path, toy_cascade: Path, recipe: Path, tmp_path: Path
 ) -> None:
     single = tmp_path / "single"
@@ -186,7 +186,7 @@ def test_one_patient_can_be_learnt_from(
         (["--lesion-bank", "missing.npz"], 66),
     ],
 )
-def test_what_cannot_be_is_refused(
+def test_invalid_options_are_refused(
     cohort: Path, toy_cascade: Path, recipe: Path, tmp_path: Path, more: list[str], code: int
 ) -> None:
     assert _call(cohort, tmp_path / "out", toy_cascade, recipe, *more) == code

@@ -35,7 +35,7 @@ def _same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     return all(torch.equal(*pair) for pair in pairs)
 
 
-def test_a_cascade_is_gone_on_with(tmp_path: Path) -> None:
+def test_start_from_cascade_keeps_its_networks(tmp_path: Path) -> None:
     start = read_start(_save(tmp_path / "own.safetensors", unseen=True))
     assert (start.name, start.point.threshold) == ("own", 0.3)
     assert start.notes == {"visits": ["sub-01"]}
@@ -45,7 +45,7 @@ def test_a_cascade_is_gone_on_with(tmp_path: Path) -> None:
     assert not _same(start.candidate, start.pretrained)
 
 
-def test_where_patients_were_seen_it_starts_from_the_pretrained_network(tmp_path: Path) -> None:
+def test_seen_patients_start_from_pretrained_network(tmp_path: Path) -> None:
     start = read_start(_save(tmp_path / "own.safetensors", unseen=True), seen=True)
     assert start.refinement is None
     assert start.pretrained is not None
@@ -55,7 +55,7 @@ def test_where_patients_were_seen_it_starts_from_the_pretrained_network(tmp_path
         read_start(_save(tmp_path / "old.safetensors", unseen=False), seen=True)
 
 
-def test_a_pretrained_network_alone(tmp_path: Path) -> None:
+def test_start_from_pretrained_network_file(tmp_path: Path) -> None:
     net = LesionAnatomyNet(SHAPE)
     torch.save({"average": net.state_dict()}, tmp_path / "checkpoint.pt")
     write_pretrained(tmp_path / "checkpoint.pt", tmp_path / "pretraining.pt")
@@ -69,9 +69,7 @@ def test_a_pretrained_network_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", "unmarked", "fine-tuned", "other shape"])
-def test_what_has_not_seen_synthetic_images_only_is_refused(
-    tmp_path: Path, content: bytes | str
-) -> None:
+def test_invalid_pretrained_file_is_refused(tmp_path: Path, content: bytes | str) -> None:
     path = tmp_path / "other.pt"
     state = LesionAnatomyNet(SHAPE).state_dict()
     if content == "unmarked":

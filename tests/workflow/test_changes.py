@@ -1,4 +1,4 @@
-"""Two visits as the participant level leaves them, compared by the real workflow."""
+"""Comparison of two visits of a participant by the real workflow."""
 
 from __future__ import annotations
 
@@ -22,11 +22,16 @@ from bids_msseg.bids.changes import (
     failed_summary,
     pair_files,
     pair_summary,
-    recorded_visit,
 )
 from bids_msseg.bids.files import write_tsv
 from bids_msseg.bids.paths import changes_path, output_path, records_dir
-from bids_msseg.bids.record import VisitRecord, read_record, read_records, write_record
+from bids_msseg.bids.record import (
+    VisitRecord,
+    read_record,
+    read_records,
+    recorded_visit,
+    write_record,
+)
 from bids_msseg.bids.record_values import ContrastUse
 from bids_msseg.imaging.registration.itk import read_itk_affine
 from bids_msseg.imaging.registration.visit_alignment import Alignment
@@ -35,7 +40,7 @@ from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.load import rows_to_table
 from bids_msseg.lesions.load_table import lesion_table
 from bids_msseg.lesions.longitudinal.rows import Code
-from bids_msseg.nodes.changes import PairDelivery
+from bids_msseg.nodes.changes import PairContext
 from bids_msseg.reports.group.table import group_rows
 from bids_msseg.reports.participant import write_participant_page
 from bids_msseg.workflow import changes as changes_module
@@ -57,7 +62,7 @@ def record_of(session: str, **more: Any) -> VisitRecord:
     return VisitRecord("01", session, f"sub-01_ses-{session}", "ok", **{**content, **more})
 
 
-def leave_visit(out: Path, record: VisitRecord, phantom: Any, *, fresh: bool, seed: int) -> None:
+def write_visit(out: Path, record: VisitRecord, phantom: Any, *, fresh: bool, seed: int) -> None:
     """Write the images and the table of a finished visit."""
     lesions = phantom.lesions
     flair = phantom.image("FLAIR", seed)
@@ -88,7 +93,7 @@ def leave_visit(out: Path, record: VisitRecord, phantom: Any, *, fresh: bool, se
 
 @dataclass(frozen=True)
 class Compared:
-    """What a run left."""
+    """Result of a comparison run."""
 
     execution: Execution
     outcomes: list[ChangeOutcome]
@@ -110,21 +115,21 @@ class Compared:
 def compared(
     tmp_path_factory: pytest.TempPathFactory, make_phantom: Callable[..., Any]
 ) -> Compared:
-    """A first visit, a failed one, and a third: moved, with one lesion more."""
+    """Compare three visits: the first, a failed one, and a moved one with one more lesion."""
     top = tmp_path_factory.mktemp("changes")
     out = top / "out"
-    leave_visit(out, record_of("1"), make_phantom("RAS", (2.0, 2.0, 4.0)), fresh=False, seed=1)
+    write_visit(out, record_of("1"), make_phantom("RAS", (2.0, 2.0, 4.0)), fresh=False, seed=1)
     write_record(out, VisitRecord("01", "2", "", "failed", reason="no brain"))
     moved = make_phantom("LPS", (2.0, 2.0, 4.0))
-    moved_image = leave_moved(moved)
-    leave_visit(out, record_of("3"), moved_image, fresh=True, seed=2)
+    moved_image = moved_phantom(moved)
+    write_visit(out, record_of("3"), moved_image, fresh=True, seed=2)
     write_record(out, replace(record_of("1"), participant="02", session=None, prefix="sub-02"))
     execution = Execution(top / "work", out)
     return Compared(execution, compare_participants(["01", "02"], execution))
 
 
-def leave_moved(phantom: Any) -> Any:
-    """Let the scanner think that the head lies elsewhere."""
+def moved_phantom(phantom: Any) -> Any:
+    """Shift the affine of a phantom, as if the head had moved."""
 
     class Moved:
         shape, lesions, image, inside = (
@@ -138,17 +143,17 @@ def leave_moved(phantom: Any) -> Any:
     return Moved
 
 
-def test_a_visit_is_compared_with_the_finished_one_before(compared: Compared) -> None:
+def test_visit_is_compared_with_previous_finished_visit(compared: Compared) -> None:
     assert compared.outcomes == [ChangeOutcome("01", 1)]
-    told = compared.record("3").changes
-    assert told["compared_with"] == "1"
-    counts = {name: told[f"n_{name}"] for name in ("new", "enlarging", "shrinking", "resolved")}
+    changes = compared.record("3").changes
+    assert changes["compared_with"] == "1"
+    counts = {name: changes[f"n_{name}"] for name in ("new", "enlarging", "shrinking", "resolved")}
     assert counts == {"new": 1, "enlarging": 0, "shrinking": 0, "resolved": 0}
-    assert (told["n_stable"], told["lesions_at_both"]) == (3, 3)
+    assert (changes["n_stable"], changes["lesions_at_both"]) == (3, 3)
     assert compared.record("1").changes == {}
 
 
-def test_the_table_has_a_row_a_lesion(compared: Compared) -> None:
+def test_change_table_has_one_row_per_lesion(compared: Compared) -> None:
     path = changes_path(compared.out, "01", ".tsv")
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
@@ -158,7 +163,7 @@ def test_the_table_has_a_row_a_lesion(compared: Compared) -> None:
     new = rows[0]
     assert (new["session_before"], new["session_after"]) == ("ses-1", "ses-3")
     assert (new["lesions_before"], new["before_mm3"]) == ("n/a", "0")
-    # the phantom's own world is where it was before it moved
+    # FRESH is given in the world coordinates before the shift
     centre = [float(new[f"centroid_{axis}"]) for axis in "xyz"]
     assert centre == pytest.approx(np.array(FRESH[0]) + SHIFT, abs=1.5)
     assert float(compared.record("3").changes["new_ml"] or 0) == pytest.approx(
@@ -166,7 +171,7 @@ def test_the_table_has_a_row_a_lesion(compared: Compared) -> None:
     )
 
 
-def test_the_image_lies_on_the_later_flair(compared: Compared) -> None:
+def test_change_image_has_grid_of_later_flair(compared: Compared) -> None:
     files = pair_files(compared.out, "1", compared.record("3"))
     assert all(path.is_file() for path in files.all)
     codes: Any = nib.load(files.codes)
@@ -183,21 +188,21 @@ def test_the_image_lies_on_the_later_flair(compared: Compared) -> None:
     assert len(np.unique(lesions[data == Code.NEW])) == 1
     sidecar = json.loads(files.codes_sidecar.read_text("utf-8"))
     assert sidecar["SpatialReference"] == "bids:raw:f3.nii.gz"
-    # names that differ only in case would be one name to many readers
+    # keys must be unique without regard to case
     assert len({name.casefold() for name in sidecar}) == len(sidecar)
     columns = files.labels.read_text("utf-8").splitlines()[0].split("\t")
     assert columns == ["index", "name", "meaning"]
     assert "meaning" in sidecar
 
 
-def test_the_transform_says_how_the_head_moved(compared: Compared) -> None:
+def test_pair_transform_contains_head_motion(compared: Compared) -> None:
     files = pair_files(compared.out, "1", compared.record("3"))
     expected = np.eye(4)
     expected[:3, 3] = -SHIFT
     assert np.allclose(read_itk_affine(files.transform), expected, atol=0.5)
 
 
-def test_the_page_and_the_group_table_show_it(
+def test_page_and_group_table_show_changes(
     compared: Compared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bids_msseg.reports.participant.read_scene", lambda *_: _no_scene())
@@ -225,7 +230,7 @@ def _no_scene() -> Any:
         ((math.nan, 30.0, ()), (0.84, 31.5, ()), (None, 1.5)),
     ],
 )
-def test_measures_of_the_brain_are_subtracted_where_both_are_plausible(
+def test_brain_changes_are_computed_only_if_both_are_plausible(
     before: Any, after: Any, expected: tuple[float | None, float | None], tmp_path: Path
 ) -> None:
     records = []
@@ -233,24 +238,24 @@ def test_measures_of_the_brain_are_subtracted_where_both_are_plausible(
         measures = {"brain_parenchymal_fraction": fraction, "ventricles_ml": ventricles}
         records.append(record_of(session, brain_measures=measures, anatomy_implausible=doubts))
     pair = VisitPair(*records)
-    told = pair_summary(pair, PairResult((), (), (), 0.1, 0.25, 0), "f")
-    found = [told[name] for name in BRAIN_CHANGES]
+    summary = pair_summary(pair, PairResult((), (), (), 0.1, 0.25, 0), "f")
+    found = [summary[name] for name in BRAIN_CHANGES]
     assert found == [None if one is None else pytest.approx(one) for one in expected]
-    later = replace(records[1], changes=told)
+    later = replace(records[1], changes=summary)
     page = write_participant_page(tmp_path, "01", records=[records[0], later]).read_text("utf-8")
     assert ("parenchymal fraction changed by -0.0100" in page) == (None not in expected)
     (row,) = group_rows([later])
     assert row["ventricles_change_ml"] == ("n/a" if expected[1] is None else "1.5")
 
 
-def test_what_is_done_is_not_done_again(compared: Compared) -> None:
+def test_finished_comparison_is_not_repeated(compared: Compared) -> None:
     path = changes_path(compared.out, "01", ".tsv")
     before = path.stat().st_mtime_ns
     assert compared.again() == []
     assert path.stat().st_mtime_ns == before
 
 
-def test_what_cannot_be_compared_says_why_and_what_is_no_pair_leaves_nothing(
+def test_failed_pair_has_reason_and_obsolete_pair_is_removed(
     compared: Compared,
 ) -> None:
     first, third = compared.record("1"), compared.record("3")
@@ -264,8 +269,8 @@ def test_what_cannot_be_compared_says_why_and_what_is_no_pair_leaves_nothing(
     (outcome,) = compared.again()
     assert outcome.failure
     assert "is missing" in outcome.failure.message
-    told = compared.record("3").changes
-    assert told["failed"] == outcome.failure.message
+    changes = compared.record("3").changes
+    assert changes["failed"] == outcome.failure.message
     assert "could not be compared" in write_participant_page(compared.out, "01").read_text("utf-8")
     assert all("sub-01" in path.name for path in outcome.failure.crash_files)
 
@@ -286,7 +291,7 @@ def test_given_masks_are_compared_without_a_probability(
         uri = f"bids:manual:sub-01/ses-{session}/anat/mask.nii.gz"
         record = record_of(session, lesion_mask=uri, options={})
         phantom = make_phantom("RAS", (2.0, 2.0, 4.0))
-        leave_visit(out, record, phantom, fresh=fresh, seed=int(session))
+        write_visit(out, record, phantom, fresh=fresh, seed=int(session))
         output_path(
             out, recorded_visit(record), suffix="probseg", extension=".nii.gz", space="FLAIR",
             label="L",
@@ -299,7 +304,7 @@ def test_given_masks_are_compared_without_a_probability(
     assert "sources" not in str(later.changes["notes"])
 
 
-def test_masks_of_one_visit_only_are_a_caution() -> None:
+def test_exclusion_masks_of_one_visit_only_give_caution() -> None:
     masks = ("bids:infarct:sub-01/anat/sub-01_mask.nii.gz",)
     plain, masked = (record_of("1", exclude_masks=one) for one in ((), masks))
     assert VisitPair(plain, record_of("2")).cautions() == ()
@@ -308,16 +313,16 @@ def test_masks_of_one_visit_only_are_a_caution() -> None:
     assert "exclusion masks" in caution
 
 
-# Which visit is the earlier one
+# Order of the visits
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, str | None]]:
-    """Pairs that would be compared; nothing is."""
+def requested_pairs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, str | None]]:
+    """Record the pairs of sessions to compare, without running the comparison."""
     pairs: list[tuple[str | None, str | None]] = []
 
-    def build(deliveries: list[Any], **_: object) -> object:
-        pairs.extend((one.pair.earlier.session, one.pair.later.session) for one in deliveries)
+    def build(contexts: list[Any], **_: object) -> object:
+        pairs.extend((one.pair.earlier.session, one.pair.later.session) for one in contexts)
         return object()
 
     def run(workflows: dict[str, object], _: Execution) -> dict[str, Failure]:
@@ -329,7 +334,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | None, str | None]
 
 
 def visits(top: Path, *sessions: str, dates: bool = True) -> Execution:
-    """Leave finished visits, their folders in the dataset, and the table of their dates."""
+    """Write finished visits, their folders in the dataset, and the table of their dates."""
     rows = [f"ses-{one}\t19{number:02d}-05-01T12:00:00" for number, one in enumerate(sessions)]
     table = top / "raw/sub-01/sub-01_sessions.tsv"
     table.parent.mkdir(parents=True)
@@ -345,12 +350,12 @@ def visits(top: Path, *sessions: str, dates: bool = True) -> Execution:
     "sessions",
     [("predrug", "postdrug"), ("baseline", "12months"), ("scan2", "scan1", "scan10")],
 )
-def test_pairs_follow_the_dates_and_not_the_labels(
-    asked: list[Any], sessions: tuple[str, ...], tmp_path: Path
+def test_pairs_follow_dates_not_session_labels(
+    requested_pairs: list[Any], sessions: tuple[str, ...], tmp_path: Path
 ) -> None:
     execution = visits(tmp_path, *sessions)
     compare_participants(["01"], execution, bids_dir=tmp_path / "raw")
-    assert asked == list(pairwise(sessions))
+    assert requested_pairs == list(pairwise(sessions))
     records = read_records(execution.out_dir)
     assert [record.session for record in records] == list(sessions)
     assert [record.visit_number for record in records] == list(range(1, len(sessions) + 1))
@@ -367,18 +372,18 @@ def test_pairs_follow_the_dates_and_not_the_labels(
 @pytest.mark.parametrize(
     "sessions", [("predrug", "postdrug"), ("baseline", "12months"), ("a", "b", "c")]
 )
-def test_what_has_no_order_is_not_compared_unless_the_user_gives_one(
-    asked: list[Any],
+def test_visits_of_unknown_order_need_session_order_option(
+    requested_pairs: list[Any],
     sessions: tuple[str, ...],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     execution = visits(tmp_path, *sessions, dates=False)
-    # as a version that trusted labels has left it
+    # result of an earlier version that relied on labels
     later = record_of(sessions[-1], changes={"compared_with": sessions[0], "n_new": 4})
     write_record(execution.out_dir, later)
     assert compare_participants(["01"], execution, bids_dir=tmp_path / "raw") == []
-    assert asked == []
+    assert requested_pairs == []
     records = read_records(execution.out_dir)
     assert [record.visit_number for record in records] == [None] * len(sessions)
     assert all(record.order_source.startswith("not known") for record in records)
@@ -386,23 +391,23 @@ def test_what_has_no_order_is_not_compared_unless_the_user_gives_one(
     assert {row["compared_with"] for row in group_rows(records)} == {"n/a"}
     page = write_participant_page(execution.out_dir, "01").read_text("utf-8")
     assert "The order of these visits is not known" in page
-    (told,) = (one for one in caplog.records if "sub-01" in one.message)
-    assert told.levelname == "WARNING"
-    assert "--session-order" in told.message
+    (logged,) = (one for one in caplog.records if "sub-01" in one.message)
+    assert logged.levelname == "WARNING"
+    assert "--session-order" in logged.message
 
     compare_participants(["01"], execution, session_order=sessions)
-    assert asked == list(pairwise(sessions))
+    assert requested_pairs == list(pairwise(sessions))
     assert {one.order_source for one in read_records(execution.out_dir)} == {"--session-order"}
 
 
-def test_the_order_is_of_finished_visits_and_written_once(
-    asked: list[Any], tmp_path: Path
+def test_order_covers_only_finished_visits_and_is_written_once(
+    requested_pairs: list[Any], tmp_path: Path
 ) -> None:
     execution = visits(tmp_path, "M6", "M12", "unplanned", dates=False)
     failed = VisitRecord("01", "unplanned", "", "failed", reason="no brain")
     write_record(execution.out_dir, failed)
     compare_participants(["01"], execution)
-    assert asked == [("M6", "M12")]
+    assert requested_pairs == [("M6", "M12")]
     written = {path: path.stat().st_mtime_ns for path in execution.out_dir.rglob("*.json")}
     numbers = {one.session: one.visit_number for one in read_records(execution.out_dir)}
     assert numbers == {"M6": 1, "M12": 2, "unplanned": None}
@@ -415,8 +420,8 @@ def test_the_order_is_of_finished_visits_and_written_once(
 
 
 @pytest.mark.parametrize("number", [1, 3, 30])
-def test_the_folder_of_records_is_listed_once(
-    asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+def test_record_folder_is_listed_once(
+    requested_pairs: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     people = [f"{label:02d}" for label in range(number)]
     for participant in people:
@@ -434,7 +439,7 @@ def test_the_folder_of_records_is_listed_once(
     )
     compare_participants(people, Execution(tmp_path / "work", tmp_path))
     assert listed == [records_dir(tmp_path)]
-    assert asked == [("1", "2")] * number
+    assert requested_pairs == [("1", "2")] * number
 
 
 @pytest.mark.parametrize(
@@ -447,15 +452,15 @@ def test_the_folder_of_records_is_listed_once(
         (("2",), "1"),
     ],
 )
-def test_sessions_that_have_left_the_dataset_are_not_compared(
-    asked: list[Any], tmp_path: Path, sessions: tuple[str, ...], gone: str
+def test_sessions_removed_from_dataset_are_not_compared(
+    requested_pairs: list[Any], tmp_path: Path, sessions: tuple[str, ...], gone: str
 ) -> None:
     execution = visits(tmp_path, *sessions)
-    # as a run has left it before the session was renamed or removed
+    # result of a run before the session was renamed or removed
     old = {"compared_with": sessions[0], "fingerprint": "f", "n_new": 4}
     write_record(execution.out_dir, record_of(gone, visit_number=2, changes=old))
     compare_participants(["01"], execution, bids_dir=tmp_path / "raw")
-    assert asked == list(pairwise(sessions))
+    assert requested_pairs == list(pairwise(sessions))
     records = {str(record.session): record for record in read_records(execution.out_dir)}
     numbers = [records[session].visit_number for session in sessions]
     assert numbers == ([1, 2, 3][: len(sessions)] if len(sessions) > 1 else [None])
@@ -471,7 +476,7 @@ SHIFTED[0, 3] = 70
 REASONS = {
     "little information": Alignment(np.eye(4), 0.1, (), "little information"),
     "half a turn": Alignment(np.eye(4), 0.1, (), "half a turn"),
-    # it is refused where the brains meet
+    # refused by the check of the brain overlap
     "different parts of the brain": Alignment(SHIFTED, 0.1),
 }
 
@@ -484,7 +489,7 @@ REASONS = {
         ("3", ["3"], "different parts of the brain"),
     ],
 )
-def test_a_pair_that_cannot_be_aligned_does_not_affect_the_others(
+def test_pair_with_failed_alignment_does_not_affect_other_pairs(
     tmp_path: Path,
     make_phantom: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
@@ -496,7 +501,7 @@ def test_a_pair_that_cannot_be_aligned_does_not_affect_the_others(
     out = tmp_path / "out"
     for session in "123":
         phantom = make_phantom("RAS", (2.0, 2.0, 5.0 if session == odd else 4.0))
-        leave_visit(out, record_of(session), phantom, fresh=False, seed=int(session))
+        write_visit(out, record_of(session), phantom, fresh=False, seed=int(session))
 
     def align(earlier: Volume, later: Volume, **_: Any) -> Alignment:
         thickest = max(earlier.spacing.max(), later.spacing.max())
@@ -506,7 +511,7 @@ def test_a_pair_that_cannot_be_aligned_does_not_affect_the_others(
     monkeypatch.setattr("bids_msseg.reports.participant.read_scene", lambda *_: _no_scene())
     pairs = {later: pair_files(out, one, record_of(later)) for one, later in pairwise("123")}
     for path in (path for files in pairs.values() for path in files.all):
-        # left by a comparison that is no longer true
+        # stale file of an earlier comparison
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"old")
     execution = Execution(tmp_path / "work", out)
@@ -547,53 +552,53 @@ def test_a_pair_that_cannot_be_aligned_does_not_affect_the_others(
     assert picture.is_file()
 
 
-def _nothing(_: PairDelivery) -> None:
+def _no_change(_: PairContext) -> None:
     pass
 
 
-def _picture_is_lost(delivery: PairDelivery) -> None:
-    delivery.files.figures[2].unlink()
+def _remove_figure(context: PairContext) -> None:
+    context.files.figures[2].unlink()
 
 
-def _table_is_lost(delivery: PairDelivery) -> None:
-    changes_path(delivery.out_dir, "01", ".tsv").unlink()
+def _remove_table(context: PairContext) -> None:
+    changes_path(context.out_dir, "01", ".tsv").unlink()
 
 
-def _earlier_is_processed_again(delivery: PairDelivery) -> None:
-    write_record(delivery.out_dir, record_of("1", fingerprint="other"))
+def _reprocess_earlier(context: PairContext) -> None:
+    write_record(context.out_dir, record_of("1", fingerprint="other"))
 
 
-def _later_is_processed_again(delivery: PairDelivery) -> None:
-    write_record(delivery.out_dir, record_of("2", fingerprint="other"))
+def _reprocess_later(context: PairContext) -> None:
+    write_record(context.out_dir, record_of("2", fingerprint="other"))
 
 
-def _it_failed_for_another_reason(delivery: PairDelivery) -> None:
-    changes = failed_summary(delivery.pair, "not enough memory", "give it more")
-    write_record(delivery.out_dir, record_of("2", changes=changes))
+def _change_failure_reason(context: PairContext) -> None:
+    changes = failed_summary(context.pair, "not enough memory", "give it more")
+    write_record(context.out_dir, record_of("2", changes=changes))
 
 
 @pytest.mark.parametrize(
     ("change", "again"),
     [
-        (_nothing, False),
-        (_picture_is_lost, True),
-        (_table_is_lost, True),
-        (_earlier_is_processed_again, True),
-        (_later_is_processed_again, True),
-        (_it_failed_for_another_reason, True),
+        (_no_change, False),
+        (_remove_figure, True),
+        (_remove_table, True),
+        (_reprocess_earlier, True),
+        (_reprocess_later, True),
+        (_change_failure_reason, True),
     ],
 )
-def test_an_alignment_that_failed_is_tried_again_where_something_has_changed(
-    asked: list[Any], tmp_path: Path, change: Callable[[PairDelivery], None], again: bool
+def test_failed_alignment_is_retried_only_after_a_change(
+    requested_pairs: list[Any], tmp_path: Path, change: Callable[[PairContext], None], again: bool
 ) -> None:
     execution = visits(tmp_path, "1", "2")
-    delivery = PairDelivery(execution.out_dir, VisitPair(record_of("1"), record_of("2")))
-    changes = failed_summary(delivery.pair, "half a turn", "look", delivery.fingerprint)
+    context = PairContext(execution.out_dir, VisitPair(record_of("1"), record_of("2")))
+    changes = failed_summary(context.pair, "half a turn", "look", context.fingerprint)
     write_record(execution.out_dir, record_of("2", changes=changes))
     tables = [changes_path(execution.out_dir, "01", one) for one in (".tsv", ".json")]
-    for path in (*tables, *delivery.files.figures[1:]):
+    for path in (*tables, *context.files.figures[1:]):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    change(delivery)
+    change(context)
     compare_participants(["01"], execution)
-    assert asked == [("1", "2")] * again
+    assert requested_pairs == [("1", "2")] * again

@@ -1,4 +1,4 @@
-"""Runs that meet: what one has locked, no other one gets, until it ends in whatever way."""
+"""Visit locks: a lock held by one run excludes other runs until that run ends."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def other_run(name: str, *folders: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def test_alone_everything_is_granted_and_nothing_is_left(tmp_path: Path) -> None:
+def test_locks_of_single_run_succeed_and_lock_file_is_removed(tmp_path: Path) -> None:
     with VisitLocks([tmp_path]) as locks:
         assert [locks.acquire(f"sub-{number}") for number in range(2000)] == [True] * 2000
         assert (tmp_path / LOCK_FILE).stat().st_size == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_run_has_it_and_others_are_free(tmp_path: Path) -> None:
+def test_visit_locked_by_another_run_cannot_be_locked(tmp_path: Path) -> None:
     with other_run("sub-01", tmp_path), VisitLocks([tmp_path]) as locks:
         assert not locks.acquire("sub-01")
         assert locks.acquire("sub-02")
@@ -61,7 +61,7 @@ def test_another_run_has_it_and_others_are_free(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("common", ["out", "work"])
-def test_one_common_folder_is_enough(tmp_path: Path, common: str) -> None:
+def test_lock_in_one_shared_folder_excludes_other_runs(tmp_path: Path, common: str) -> None:
     for name in ("out", "work", "mine"):
         (tmp_path / name).mkdir()
     with (
@@ -69,7 +69,7 @@ def test_one_common_folder_is_enough(tmp_path: Path, common: str) -> None:
         VisitLocks([tmp_path / "mine", tmp_path / common]) as locks,
     ):
         assert not locks.acquire("sub-01")
-        # what was locked in the first folder is free again
+        # the lock in the first folder is released again
         with other_run("sub-01", tmp_path / "mine"):
             pass
 
@@ -84,7 +84,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize("ends", [kill, end])
-def test_a_run_that_has_ended_has_nothing(
+def test_locks_of_ended_run_are_released(
     tmp_path: Path, ends: Callable[[subprocess.Popen[str]], None]
 ) -> None:
     with other_run("sub-01", tmp_path) as process, VisitLocks([tmp_path]) as locks:
@@ -96,8 +96,8 @@ def test_a_run_that_has_ended_has_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_was_removed_meanwhile_is_made_again(tmp_path: Path) -> None:
-    """Else two runs would hold the same lock, in two files of one name."""
+def test_removed_lock_file_is_created_again(tmp_path: Path) -> None:
+    """Otherwise two runs could hold the same lock in two files of the same name."""
     with VisitLocks([tmp_path]) as locks:
         assert locks.acquire("sub-01")
         (tmp_path / LOCK_FILE).unlink()
@@ -106,7 +106,7 @@ def test_a_file_that_was_removed_meanwhile_is_made_again(tmp_path: Path) -> None
             assert not locks.acquire("sub-03")
 
 
-def test_a_released_lock_is_free(tmp_path: Path) -> None:
+def test_released_lock_can_be_acquired_by_another_run(tmp_path: Path) -> None:
     with VisitLocks([tmp_path]) as locks:
         assert locks.acquire("sub-01")
         assert locks.acquire("sub-02")
@@ -115,7 +115,7 @@ def test_a_released_lock_is_free(tmp_path: Path) -> None:
             assert not locks.acquire("sub-01")
 
 
-def test_a_disk_without_locks_grants_everything(
+def test_file_system_without_locks_grants_all_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -128,8 +128,8 @@ def test_a_disk_without_locks_grants_everything(
     assert [path.name for path in tmp_path.iterdir()] == [LOCK_FILE]
 
 
-def test_forked_workers_hold_nothing(tmp_path: Path) -> None:
-    """A worker that outlives a killed run for a moment must not keep the next one out."""
+def test_forked_workers_do_not_inherit_locks(tmp_path: Path) -> None:
+    """A worker that briefly outlives a killed run must not block the next run."""
     with VisitLocks([tmp_path]) as locks:
         assert locks.acquire("sub-01")
         child = os.fork()
@@ -139,24 +139,26 @@ def test_forked_workers_hold_nothing(tmp_path: Path) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def begun(participant: str, session: str | None, reason: str = UNFINISHED_REASON) -> VisitRecord:
+def unfinished_record(
+    participant: str, session: str | None, reason: str = UNFINISHED_REASON
+) -> VisitRecord:
     return VisitRecord(participant, session, f"sub-{participant}", "failed", reason=reason)
 
 
 @pytest.mark.parametrize(
     ("record", "locked", "status"),
     [
-        (begun("01", None), "sub-01", "running"),
-        (begun("01", "2"), "sub-01_ses-2", "running"),
-        (begun("a+b", "pre"), "sub-a+b_ses-pre", "running"),
-        (begun("01", "2"), "sub-01_ses-1", "failed"),
-        (begun("01", None), "changes of 01", "failed"),
-        # it failed, and another run tries again: its record says so once it has begun
-        (begun("01", None, "no FLAIR"), "sub-01", "failed"),
+        (unfinished_record("01", None), "sub-01", "running"),
+        (unfinished_record("01", "2"), "sub-01_ses-2", "running"),
+        (unfinished_record("a+b", "pre"), "sub-a+b_ses-pre", "running"),
+        (unfinished_record("01", "2"), "sub-01_ses-1", "failed"),
+        (unfinished_record("01", None), "changes of 01", "failed"),
+        # a failed visit keeps its status until a new attempt writes its record
+        (unfinished_record("01", None, "no FLAIR"), "sub-01", "failed"),
         (VisitRecord("01", None, "sub-01", "ok"), "sub-01", "ok"),
     ],
 )
-def test_what_runs_is_told_from_what_broke_off(
+def test_note_running_marks_only_locked_unfinished_visits(
     tmp_path: Path, record: VisitRecord, locked: str, status: str
 ) -> None:
     with other_run(locked, tmp_path), VisitLocks([tmp_path]) as locks:
@@ -176,16 +178,14 @@ def test_what_runs_is_told_from_what_broke_off(
         VisitRecord("01", "2", "sub-01_ses-2", "ok", lesion_count=4),
         VisitRecord("01", "2", "sub-01_ses-2", "failed", reason="no brain"),
         VisitRecord("01", "2", "", "skipped", reason="no FLAIR"),
-        # it was killed, or another run has begun and ended in the same way
+        # the run was killed, or another run also stopped unfinished
         VisitRecord("01", "2", "sub-01_ses-2", "failed", reason=UNFINISHED_REASON),
     ],
 )
-def test_what_has_ended_since_its_record_was_read_is_read_again(
-    tmp_path: Path, ended: VisitRecord
-) -> None:
-    """The other run may write its result and release the lock between the two looks."""
-    read = begun("01", "2")
+def test_note_running_rereads_record_of_ended_visit(tmp_path: Path, ended: VisitRecord) -> None:
+    """The other run may write its result and release the lock after the record was read."""
+    read = unfinished_record("01", "2")
     write_record(tmp_path, ended)
-    other = begun("02", None)
+    other = unfinished_record("02", None)
     with VisitLocks([tmp_path]) as locks:
         assert note_running(tmp_path, [read, other], locks) == (ended, other)

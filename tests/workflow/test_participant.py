@@ -14,14 +14,14 @@ from nipype.pipeline.engine import Node, Workflow
 from bids_msseg.bids.derivatives import NO_EXTRAS, Extras, visit_outputs
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.visit import Visit
-from bids_msseg.nodes.delivery import DerivativesContext
+from bids_msseg.nodes.context import DerivativesContext
 from bids_msseg.nodes.intermediate import write_archive
 from bids_msseg.reports.images.figures import WIDE_RIM_MM
 from bids_msseg.segmenters.base import Identity
 from bids_msseg.segmenters.command import CommandSegmenter
 from bids_msseg.spaces import AtlasChoice, OutputSpace
 from bids_msseg.workflow.participant import init_visit_wf
-from bids_msseg.workflow.plan import Settings, visit_workflow_name
+from bids_msseg.workflow.plan import Settings, step_label, visit_workflow_name
 
 CONTRASTS = ("FLAIR", "T1w", "T2w")
 DEFAULT = (("FLAIR", None), ("T1w", None), ("MNI152NLin2009aSym", 1))
@@ -54,7 +54,7 @@ def build(
         lesion_mask=images["mask"] if "given" in others else None,
         exclude_masks=(images["mask"],) if "excluded" in others else (),
     )
-    delivery = DerivativesContext(
+    context = DerivativesContext(
         visit,
         out_dir=images["FLAIR"].parent / "out",
         bids_dir=images["FLAIR"].parent,
@@ -69,14 +69,14 @@ def build(
     )
     model = images["FLAIR"]
     chosen = {"spaces": DEFAULT, "threads": 3, **settings}
-    return init_visit_wf(delivery=delivery, settings=Settings(model, **chosen))
+    return init_visit_wf(context=context, settings=Settings(model, **chosen))
 
 
 def nodes_of(workflow: Workflow) -> dict[str, Node]:
     return {node.name: node for node in workflow._graph.nodes}
 
 
-def feeds(workflow: Workflow, target: str) -> dict[str, str]:
+def input_sources(workflow: Workflow, target: str) -> dict[str, str]:
     """Input of a node to ``node.output`` that it is connected to."""
     found = {}
     for start, end, data in workflow._graph.edges(data=True):
@@ -114,7 +114,9 @@ A_CONTRAST = {"conform", "coregister", "on_flair"}
 
 
 @pytest.mark.parametrize("others", [(), ("T1w",), ("T2w",), ("T1w", "T2w")])
-def test_nodes_of_a_visit(images: dict[str, Path], others: tuple[str, ...]) -> None:
+def test_visit_workflow_has_expected_node_names(
+    images: dict[str, Path], others: tuple[str, ...]
+) -> None:
     """Names are stable: a re-run finds its finished steps by them."""
     expected = ALWAYS | {"space_MNI152NLin2009aSym", "list_spaces"}
     expected |= {f"{kind}_{name}" for kind, name in product(A_CONTRAST, others)}
@@ -129,14 +131,16 @@ def test_every_mandatory_input_is_set_or_connected(
 ) -> None:
     workflow = build(images, *others)
     for name, node in nodes_of(workflow).items():
-        connected = set(feeds(workflow, name))
+        connected = set(input_sources(workflow, name))
         traits = node.inputs.traits(mandatory=True)
         given = {field for field in traits if isdefined(getattr(node.inputs, field))}
         assert set(traits) <= connected | given, name
 
 
 @pytest.mark.parametrize("others", [(), ("T1w", "T2w")])
-def test_one_way_to_one_end(images: dict[str, Path], others: tuple[str, ...]) -> None:
+def test_graph_is_acyclic_and_ends_in_publish_node(
+    images: dict[str, Path], others: tuple[str, ...]
+) -> None:
     graph = build(images, *others)._graph
     assert nx.is_directed_acyclic_graph(graph)
     assert [node.name for node in graph.nodes if graph.out_degree(node) == 0] == ["publish"]
@@ -166,7 +170,7 @@ def test_nodes_declare_memory_and_threads(images: dict[str, Path]) -> None:
         ((("MNI152NLin2009aSym", 1),) * 2, {"space_MNI152NLin2009aSym"}),
     ],
 )
-def test_output_spaces(
+def test_output_spaces_give_expected_nodes(
     images: dict[str, Path], spaces: tuple[tuple[str, int | None], ...], expected: set[str]
 ) -> None:
     found = {
@@ -183,7 +187,7 @@ def test_t1w_space_needs_a_t1w(images: dict[str, Path]) -> None:
     )
 
 
-def test_another_template_has_a_fit_of_its_own_for_all_resolutions(
+def test_other_template_is_registered_once_for_all_resolutions(
     images: dict[str, Path],
 ) -> None:
     spaces = (("MNI152NLin2009cAsym", 1), ("MNI152NLin2009cAsym", 2))
@@ -191,7 +195,7 @@ def test_another_template_has_a_fit_of_its_own_for_all_resolutions(
     nodes = nodes_of(workflow)
     assert nodes["template_MNI152NLin2009cAsym"].inputs.template == "MNI152NLin2009cAsym"
     for name in ("space_MNI152NLin2009cAsym", "space_MNI152NLin2009cAsym_2"):
-        fit = feeds(workflow, name)["transform_file"]
+        fit = input_sources(workflow, name)["transform_file"]
         assert fit == "template_MNI152NLin2009cAsym.transform_file"
     assert nodes["space_MNI152NLin2009cAsym_2"].inputs.resolution == 2
     publish = nodes["publish"].inputs
@@ -202,7 +206,7 @@ def test_another_template_has_a_fit_of_its_own_for_all_resolutions(
     ]
 
 
-def test_names_and_files_of_the_last_node_go_together(images: dict[str, Path]) -> None:
+def test_publish_node_receives_names_and_files_in_same_order(images: dict[str, Path]) -> None:
     workflow = build(images, "T1w", "T2w")
     publish = nodes_of(workflow)["publish"].inputs
     assert publish.transform_names == [
@@ -210,24 +214,24 @@ def test_names_and_files_of_the_last_node_go_together(images: dict[str, Path]) -
         "T2w FLAIR rigid",
         "FLAIR MNI152NLin2009aSym affine",
     ]
-    assert list(feeds(workflow, "list_transforms").values()) == [
+    assert list(input_sources(workflow, "list_transforms").values()) == [
         "coregister_T1w.transform_file",
         "coregister_T2w.transform_file",
         "template.transform_file",
     ]
     assert publish.space_names == ["T1w", "MNI152NLin2009aSym:res-1"]
-    assert list(feeds(workflow, "list_spaces").values()) == [
+    assert list(input_sources(workflow, "list_spaces").values()) == [
         "space_T1w.mask_file",
         "space_MNI152NLin2009aSym.mask_file",
     ]
     assert publish.preproc_names == ["FLAIR", "T1w", "T2w"]
     for gathered, output in (("list_seconds", "seconds"), ("list_notes", "notes")):
-        assert list(feeds(workflow, gathered).values()) == [
+        assert list(input_sources(workflow, gathered).values()) == [
             f"{step}.{output}" for step in publish.step_names
         ]
 
 
-def test_each_atlas_is_brought_to_the_lesions_from_its_own_space(images: dict[str, Path]) -> None:
+def test_atlas_nodes_use_transform_of_atlas_space(images: dict[str, Path]) -> None:
     texts = {
         "sides": "template",
         "A:MNI152NLin6Asym": "template_MNI152NLin6Asym",
@@ -247,22 +251,22 @@ def test_each_atlas_is_brought_to_the_lesions_from_its_own_space(images: dict[st
         assert isdefined(nodes[name].inputs.atlas_file) == (atlas.kind == "file")
         # a template is fitted to the FLAIR, the FLAIR is aligned with the T1w
         assert nodes[name].inputs.invert == bool(fit and fit.startswith("template"))
-        fed = feeds(workflow, name)
+        fed = input_sources(workflow, name)
         assert fed["labels_file"] == "delineate.labels_file"
         assert fed.get("transform_file") == (fit and f"{fit}.transform_file")
-    assert list(feeds(workflow, "list_atlases").values()) == [
+    assert list(input_sources(workflow, "list_atlases").values()) == [
         f"atlas_{atlas.name}.rows_file" for atlas in atlases
     ]
-    # what is fitted is also written, and expected of a finished visit
-    told = nodes["publish"].inputs.transform_names
-    assert told.count("FLAIR MNI152NLin6Asym affine") == 1
+    # transforms of atlas templates are written, and required of a finished visit
+    names = nodes["publish"].inputs.transform_names
+    assert names.count("FLAIR MNI152NLin6Asym affine") == 1
     visit = Visit("01", "1", images["FLAIR"], images["T1w"])
     stems = [one.stem for one in visit_outputs(visit, DEFAULT, Extras(atlases))]
     assert "from-FLAIR_to-MNI152NLin6Asym_mode-image_xfm" in stems
     assert "desc-atlases_stats" in stems
 
 
-def test_lesions_are_filled_where_that_is_asked_for(images: dict[str, Path]) -> None:
+def test_fill_lesions_adds_nodes_for_flair_and_t1w(images: dict[str, Path]) -> None:
     asked = Extras(filled=True)
     assert {name for name in nodes_of(build(images, extras=asked)) if "fill" in name} == {
         "fill_FLAIR",
@@ -274,33 +278,33 @@ def test_lesions_are_filled_where_that_is_asked_for(images: dict[str, Path]) -> 
     for contrast, mask in masks.items():
         name = f"fill_{contrast}"
         assert nodes[name].inputs.image_file == str(images[contrast])
-        fed = feeds(workflow, name)
+        fed = input_sources(workflow, name)
         assert fed.pop("transform_file", None) == (
             "coregister_T1w.transform_file" if contrast == "T1w" else None
         )
         assert fed == {"mask_file": f"{mask}.mask_file", "anatomy_file": "segment.anatomy_file"}
     publish = nodes["publish"].inputs
     assert publish.filled_names == list(masks)
-    assert list(feeds(workflow, "list_filled").values()) == [
+    assert list(input_sources(workflow, "list_filled").values()) == [
         f"fill_{contrast}.out_file" for contrast in masks
     ]
-    # the mask on the T1w is made and not written
+    # the T1w-space mask is computed but not written
     assert publish.space_names == []
     assert "list_spaces" not in nodes
 
 
-def test_the_mask_for_fmriprep_is_that_of_the_t1w(images: dict[str, Path]) -> None:
+def test_fmriprep_roi_is_t1w_space_mask(images: dict[str, Path]) -> None:
     asked = Extras(roi=True)
     alone, with_t1w = (
         build(images, *others, spaces=(), extras=asked) for others in ((), ("T1w",))
     )
-    assert feeds(with_t1w, "publish")["roi_file"] == "space_T1w.mask_file"
+    assert input_sources(with_t1w, "publish")["roi_file"] == "space_T1w.mask_file"
     assert nodes_of(with_t1w)["publish"].inputs.space_names == []
-    assert "roi_file" not in feeds(alone, "publish")
+    assert "roi_file" not in input_sources(alone, "publish")
     assert "space_T1w" not in nodes_of(alone)
 
 
-def test_grids_of_files(images: dict[str, Path]) -> None:
+def test_grid_file_nodes_use_transform_only_for_t1w(images: dict[str, Path]) -> None:
     """One is aligned with the FLAIR, one with the T1w."""
     grids = tuple(
         OutputSpace(name, None, str(images[name]), world)
@@ -312,51 +316,51 @@ def test_grids_of_files(images: dict[str, Path]) -> None:
         step = nodes[f"space_{grid.name}"].inputs
         assert step.reference_file == grid.file
         assert (step.same_world, step.invert) == (grid.world == "FLAIR", grid.world == "T1w")
-        fed = feeds(workflow, f"space_{grid.name}")
+        fed = input_sources(workflow, f"space_{grid.name}")
         assert fed["probability_file"] == "delineate.probability_file"
         assert ("transform_file" in fed) == (grid.world == "T1w")
     assert nodes["publish"].inputs.space_names == ["T1w", "FLAIR T2w", "T1w mask"]
-    assert list(feeds(workflow, "list_spaces").values()) == [
+    assert list(input_sources(workflow, "list_spaces").values()) == [
         f"space_{name}.mask_file" for name in ("T1w", "T2w", "mask")
     ]
 
 
 @pytest.mark.parametrize("others", [("T1w",), ("T2w",), ("T1w", "T2w")])
-def test_a_contrast_that_cannot_be_aligned_reaches_no_later_step(
+def test_unaligned_contrast_reaches_only_figure_nodes(
     images: dict[str, Path], others: tuple[str, ...]
 ) -> None:
-    """It comes out of its alignment, or not at all; only the picture has it all the same."""
+    """Later steps read the output of its alignment; only the figure shows it unaligned."""
     workflow = build(images, *others)
     for contrast in others:
         name, step = contrast.lower(), f"coregister_{contrast}"
-        assert feeds(workflow, "bias")[f"{name}_file"] == f"{step}.used_file"
+        assert input_sources(workflow, "bias")[f"{name}_file"] == f"{step}.used_file"
         for later in ("stack", "anatomy"):
-            assert feeds(workflow, later)[f"{name}_file"] == f"bias.{name}_file"
-        shown = feeds(workflow, f"on_flair_{contrast}")
+            assert input_sources(workflow, later)[f"{name}_file"] == f"bias.{name}_file"
+        shown = input_sources(workflow, f"on_flair_{contrast}")
         assert shown["left_out_file"] == f"conform_{contrast}.out_file"
         assert shown["transform_file"] == f"{step}.attempt_file"
-    assert list(feeds(workflow, "list_left_out").values()) == [
+    assert list(input_sources(workflow, "list_left_out").values()) == [
         f"coregister_{contrast}.left_out" for contrast in others
     ]
     for last in ("draw", "publish"):
-        assert feeds(workflow, last)["left_out"] == "list_left_out.out"
+        assert input_sources(workflow, last)["left_out"] == "list_left_out.out"
 
 
-def test_every_check_is_told_to_the_check_of_the_images(images: dict[str, Path]) -> None:
+def test_all_faults_are_connected_to_quality_node(images: dict[str, Path]) -> None:
     workflow = build(images, "T1w", "T2w", spaces=(("MNI152NLin2009cAsym", 1),))
-    assert set(feeds(workflow, "list_faults").values()) == {
+    assert set(input_sources(workflow, "list_faults").values()) == {
         "coregister_T1w.faults",
         "coregister_T2w.faults",
         "template.faults",
         "template_MNI152NLin2009cAsym.faults",
         "check_brain.faults",
     }
-    assert feeds(workflow, "quality")["known_faults"] == "list_faults.out"
+    assert input_sources(workflow, "quality")["known_faults"] == "list_faults.out"
 
 
 @pytest.mark.parametrize("step", ["anatomy", "stack", "quality", "delineate"])
-def test_later_steps_have_the_mask_that_was_checked(images: dict[str, Path], step: str) -> None:
-    assert feeds(build(images), step)["mask_file"] == "check_brain.mask_file"
+def test_later_steps_use_checked_brain_mask(images: dict[str, Path], step: str) -> None:
+    assert input_sources(build(images), step)["mask_file"] == "check_brain.mask_file"
 
 
 @pytest.mark.parametrize(
@@ -365,10 +369,10 @@ def test_later_steps_have_the_mask_that_was_checked(images: dict[str, Path], ste
      ({"SkullStripped": "yes"}, "auto"), ({"SkullStripped": None}, "auto")],
 )  # fmt: skip
 @pytest.mark.parametrize("asked", ["auto", "yes", "no"])
-def test_the_option_and_the_sidecar_are_handed_on_apart(
+def test_brain_node_gets_skull_option_and_sidecar_separately(
     images: dict[str, Path], said: dict[str, object], expected: str, asked: str
 ) -> None:
-    """Which of them the image contradicts is seen when it is read."""
+    """The brain step reads the image and decides between them."""
     brain = nodes_of(build(images, skull_stripped=asked, sidecar=said))["brain"]
     assert (brain.inputs.skull_stripped, brain.inputs.sidecar) == (asked, expected)
 
@@ -394,7 +398,7 @@ def test_options_reach_their_nodes(images: dict[str, Path]) -> None:
     ("device", "brain"),
     [("auto", "cpu"), ("cpu", "cpu"), ("mps", "cpu"), ("cuda", "cuda"), ("cuda:1", "cuda:1")],
 )
-def test_the_brain_is_found_where_its_nets_can_run(
+def test_brain_extraction_uses_gpu_only_for_cuda_option(
     images: dict[str, Path], device: str, brain: str
 ) -> None:
     nodes = nodes_of(build(images, device=device))
@@ -402,7 +406,7 @@ def test_the_brain_is_found_where_its_nets_can_run(
 
 
 @pytest.mark.parametrize("others", [(), ("T1w", "T2w")])
-def test_a_given_mask_replaces_the_networks(
+def test_given_lesion_mask_replaces_network_nodes(
     images: dict[str, Path], others: tuple[str, ...]
 ) -> None:
     whole = build(images, *others)
@@ -413,25 +417,25 @@ def test_a_given_mask_replaces_the_networks(
     lesions = nodes["delineate"].inputs
     assert (lesions.lesion_file, lesions.values) == (str(images["mask"]), [1, 5])
     assert not isdefined(nodes["quality"].inputs.model_file)
-    found = feeds(workflow, "publish")
+    found = input_sources(workflow, "publish")
     absent = {"probseg_file", "candidates_file", "anatomy_file", "volumes_file"}
     assert not absent & set(found)
-    assert "anatomy_file" not in feeds(workflow, "draw")
+    assert "anatomy_file" not in input_sources(workflow, "draw")
     for name in ("table", "estimate", "mask", "labels", "rejected", "ventricles"):
         assert found[f"{name}_file"] == f"delineate.{name}_file"
     for space in (name for name in nodes if name.startswith("space_")):
-        assert feeds(workflow, space)["probability_file"] == "delineate.probability_file"
+        assert input_sources(workflow, space)["probability_file"] == "delineate.probability_file"
     for name, node in nodes.items():
         traits = node.inputs.traits(mandatory=True)
         set_ = {field for field in traits if isdefined(getattr(node.inputs, field))}
-        assert set(traits) <= set(feeds(workflow, name)) | set_, name
+        assert set(traits) <= set(input_sources(workflow, name)) | set_, name
     graph = workflow._graph
     assert [node.name for node in graph.nodes if graph.out_degree(node) == 0] == ["publish"]
     assert {"stack", "quality", "template"} <= set(nodes["store"].inputs.step_names)
 
 
 @pytest.mark.parametrize("others", [(), ("T1w", "T2w")])
-def test_another_segmenter_takes_the_place_of_the_networks(
+def test_external_segmenter_replaces_networks(
     images: dict[str, Path], others: tuple[str, ...]
 ) -> None:
     other = CommandSegmenter(Identity("command", "x", "1", "", ""), ("x", "{flair}", "{out}"))
@@ -443,7 +447,7 @@ def test_another_segmenter_takes_the_place_of_the_networks(
     step = nodes["segment"]
     assert (step.inputs.segmenter, step.inputs.digest) == (other, "0" * 64)
     assert step._mem_gb == other.mem_gb
-    fed = feeds(workflow, "segment")
+    fed = input_sources(workflow, "segment")
     expected = {"flair_file": "bias.flair_file", "mask_file": "check_brain.mask_file"}
     for contrast in others:
         name = contrast.lower()
@@ -451,22 +455,24 @@ def test_another_segmenter_takes_the_place_of_the_networks(
         expected[f"{name}_transform"] = f"coregister_{contrast}.transform_file"
     assert fed == expected
     of_segmenter = {
-        field for field, source in feeds(workflow, "delineate").items() if "segment." in source
+        field
+        for field, source in input_sources(workflow, "delineate").items()
+        if "segment." in source
     }
     assert of_segmenter == {"probability_file"}
     for name in ("quality", "estimate"):
         assert not isdefined(nodes[name].inputs.model_file)
-    assert not {"anatomy_file", "volumes_file"} & set(feeds(workflow, "publish"))
-    assert "anatomy_file" not in feeds(workflow, "draw")
+    assert not {"anatomy_file", "volumes_file"} & set(input_sources(workflow, "publish"))
+    assert "anatomy_file" not in input_sources(workflow, "draw")
     for name, node in nodes.items():
         traits = node.inputs.traits(mandatory=True)
         given = {field for field in traits if isdefined(getattr(node.inputs, field))}
-        assert set(traits) <= set(feeds(workflow, name)) | given, name
-    # so that lesions can be cut again without it
+        assert set(traits) <= set(input_sources(workflow, name)) | given, name
+    # so that a new threshold does not need the segmenter
     assert "segment" in nodes["store"].inputs.step_names
 
 
-def test_filling_of_a_given_mask_needs_the_anatomy_alone(images: dict[str, Path]) -> None:
+def test_filling_of_given_mask_runs_networks_for_anatomy_only(images: dict[str, Path]) -> None:
     workflow = build(images, "T1w", "given", extras=Extras(filled=True))
     nodes = nodes_of(workflow)
     assert {"segment", "volumes", "fill_FLAIR", "fill_T1w"} <= set(nodes)
@@ -474,13 +480,13 @@ def test_filling_of_a_given_mask_needs_the_anatomy_alone(images: dict[str, Path]
     assert not nodes_of(build(images))["segment"].inputs.anatomy_only
     assert "estimate" not in nodes
     assert nodes["delineate"].inputs.lesion_file == str(images["mask"])
-    fed = feeds(workflow, "delineate").values()
+    fed = input_sources(workflow, "delineate").values()
     assert not any(source.startswith("segment.") for source in fed)
-    assert feeds(workflow, "fill_FLAIR") == {
+    assert input_sources(workflow, "fill_FLAIR") == {
         "mask_file": "delineate.mask_file",
         "anatomy_file": "segment.anatomy_file",
     }
-    found = feeds(workflow, "publish")
+    found = input_sources(workflow, "publish")
     assert found["anatomy_file"] == "volumes.anatomy_file"
     assert not {"probseg_file", "candidates_file"} & set(found)
     assert nodes["store"].inputs.selected_outputs["segment"] == [
@@ -491,20 +497,20 @@ def test_filling_of_a_given_mask_needs_the_anatomy_alone(images: dict[str, Path]
 
 
 @pytest.mark.parametrize("others", [(), ("given",)])
-def test_exclusion_masks_reach_the_cut_alone(
+def test_exclusion_masks_reach_only_delineate_node(
     images: dict[str, Path], others: tuple[str, ...]
 ) -> None:
-    """What is stored for another cut does not depend on them."""
+    """The outputs stored for a new delineation do not depend on them."""
     plain, masked = build(images, *others), build(images, *others, "excluded")
     assert nodes_of(plain)["delineate"].inputs.exclusion_files == []
     assert nodes_of(masked)["delineate"].inputs.exclusion_files == [str(images["mask"])]
-    assert feeds(masked, "publish")["excluded_ml"] == "delineate.excluded_ml"
+    assert input_sources(masked, "publish")["excluded_ml"] == "delineate.excluded_ml"
     one, other = (nodes_of(workflow)["store"].inputs for workflow in (plain, masked))
     assert (one.step_names, one.selected_outputs) == (other.step_names, other.selected_outputs)
 
 
 def stored(images: dict[str, Path], *others: str) -> set[str]:
-    """Outputs that a whole run stores, as ``step.output``, notes and times aside."""
+    """Outputs that a complete run stores, as ``step.output``, without notes and times."""
     wanted = nodes_of(build(images, *others))["store"].inputs.selected_outputs
     return {
         f"{step}.{output}"
@@ -515,8 +521,10 @@ def stored(images: dict[str, Path], *others: str) -> set[str]:
 
 
 @pytest.mark.parametrize("others", [(), ("T1w",), ("T1w", "T2w")])
-def test_what_is_stored_for_another_cut(images: dict[str, Path], others: tuple[str, ...]) -> None:
-    """No image of a whole head: those reach as far as the figures show."""
+def test_store_node_keeps_outputs_needed_for_delineation(
+    images: dict[str, Path], others: tuple[str, ...]
+) -> None:
+    """No image of the whole head is stored, only the part that the figures show."""
     expected = {f"segment.{name}_file" for name in ("probability", "candidate", "lesion")}
     expected |= {"segment.candidates_file", "quality.quality_file", "brain.how"}
     expected |= {"check_brain.mask_file", "check_brain.extracerebral_file"}
@@ -536,7 +544,7 @@ def test_what_is_stored_for_another_cut(images: dict[str, Path], others: tuple[s
 
 
 @pytest.mark.parametrize("others", [(), ("T1w", "T2w")])
-def test_another_cut_runs_no_step_before_it(
+def test_workflow_from_archive_reuses_stored_steps(
     images: dict[str, Path], tmp_path: Path, others: tuple[str, ...]
 ) -> None:
     whole = build(images, *others)
@@ -554,11 +562,11 @@ def test_another_cut_runs_no_step_before_it(
             continue
         assert isdefined(node.inputs.stored) == (name in first), name
         assert bool(node.overwrite) == (name in first), name
-        assert bool(feeds(again, name)) == (name not in first), name
+        assert bool(input_sources(again, name)) == (name not in first), name
     graph = again._graph
     assert [node.name for node in graph.nodes if graph.out_degree(node) == 0] == ["publish"]
     assert nodes["publish"].inputs.step_names == nodes_of(whole)["publish"].inputs.step_names
-    assert "intermediate_file" not in feeds(again, "publish")
+    assert "intermediate_file" not in input_sources(again, "publish")
 
 
 def test_labels_with_a_plus_make_distinct_names() -> None:
@@ -567,3 +575,9 @@ def test_labels_with_a_plus_make_distinct_names() -> None:
     assert len(set(names)) == 3
     for name in names:
         Workflow(name)
+
+
+def test_name_and_description_of_nodes() -> None:
+    assert visit_workflow_name(Visit("01", "1", Path("f.nii.gz"))) == "sub_01_ses_1"
+    assert step_label("on_flair_T1w") == "writing images"
+    assert step_label("list_notes") is None

@@ -1,4 +1,4 @@
-"""Nodes spread over processes, one of which the system kills."""
+"""Nipype plugins: nodes in worker processes, killed workers and plugin files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Inputs(StepInputs):  # type: ignore[misc]
 
 
 class Act(Step):
-    """Works, raises or is killed."""
+    """Node that works, raises an error or is killed."""
 
     input_spec = _Inputs
     output_spec = StepOutputs
@@ -41,7 +41,7 @@ class Act(Step):
             time.sleep(0.2)
             os.kill(os.getpid(), signal.SIGKILL)
         if inputs["does"] == "raise":
-            raise ValueError("as told")
+            raise ValueError("as requested")
         return {"notes": ["done"]}
 
 
@@ -71,7 +71,7 @@ def finished(tmp_path: Path) -> set[str]:
     return {path.parent.name for path in (tmp_path / "top").glob("*/result_*.pklz")}
 
 
-def test_nothing_killed(workflow: Workflow, tmp_path: Path) -> None:
+def test_plugin_runs_all_nodes_without_killed_worker(workflow: Workflow, tmp_path: Path) -> None:
     first, second = Node(Act(), name="first"), Node(Act(), name="second")
     workflow.connect(first, ("seconds", list_of), second, "after")
     assert run(workflow, processes=2).killed == set()
@@ -82,7 +82,7 @@ def list_of(seconds: float) -> list[float]:
     return [seconds]
 
 
-def test_ctrl_c_is_left_to_the_parent() -> None:
+def test_workers_ignore_sigint() -> None:
     plugin = SteadyMultiProcPlugin({"n_procs": 1, "memory_gb": 4})
     try:
         assert plugin.pool.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
@@ -90,8 +90,8 @@ def test_ctrl_c_is_left_to_the_parent() -> None:
         plugin.close(wait=True)
 
 
-def test_a_worker_ends_when_it_is_asked_to() -> None:
-    """A handler of Python's would wait until a library comes back."""
+def test_workers_use_default_sigterm_handler() -> None:
+    """A Python handler would run only after a library call returns."""
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     plugin = SteadyMultiProcPlugin({"n_procs": 1, "memory_gb": 4, "mp_context": "fork"})
     try:
@@ -101,10 +101,10 @@ def test_a_worker_ends_when_it_is_asked_to() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_killed_worker_neither_hangs_nor_ends_the_others(
+def test_killed_worker_does_not_hang_or_stop_other_nodes(
     workflow: Workflow, tmp_path: Path
 ) -> None:
-    """Before, nipype waited for ever; now those after it in the queue have a new worker."""
+    """Regression test: nipype waited forever; now queued nodes run in a new worker."""
     big, after_big = Node(Act(does="die"), name="big"), Node(Act(), name="after_big")
     workflow.connect(big, ("seconds", list_of), after_big, "after")
     workflow.add_nodes([Node(Act(), name=f"small{number}") for number in range(3)])
@@ -121,17 +121,17 @@ def test_a_killed_worker_neither_hangs_nor_ends_the_others(
     assert "Node: top.big" in crashes[0]
 
 
-def test_an_exception_is_no_killed_worker(workflow: Workflow, tmp_path: Path) -> None:
+def test_exception_is_not_counted_as_killed_worker(workflow: Workflow, tmp_path: Path) -> None:
     workflow.add_nodes([Node(Act(does="raise"), name="bad"), Node(Act(), name="good")])
     plugin = SteadyMultiProcPlugin({"n_procs": 1, "memory_gb": 4})
-    with pytest.raises(RuntimeError, match="as told"):
+    with pytest.raises(RuntimeError, match="as requested"):
         workflow.run(plugin=plugin)
     plugin.close(wait=True)
     assert plugin.killed == set()
     assert finished(tmp_path) >= {"good"}
 
 
-def test_nipypes_own_plugins_are_known() -> None:
+def test_known_plugins_include_those_of_nipype() -> None:
     assert {"Linear", "MultiProc", "SLURM", "SGE", "PBS", "Condor"} <= set(known_plugins())
     assert "" not in known_plugins()
 
@@ -147,8 +147,8 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_workers_end_with_a_run_that_is_killed(method: str) -> None:
-    """Else they wait for ever, or write where the next run has begun."""
+def test_workers_end_when_parent_is_killed(method: str) -> None:
+    """Otherwise they wait forever or write to the folders of the next run."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, method],
         stdout=subprocess.PIPE,
@@ -158,7 +158,7 @@ def test_workers_end_with_a_run_that_is_killed(method: str) -> None:
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
     parent.kill()
-    # the worker holds the pipe, too
+    # the worker has the pipe open, too
     assert parent.stdout.read() == ""
     parent.wait()
     end = time.monotonic() + 60
@@ -187,16 +187,16 @@ GOOD = {
 
 
 @pytest.mark.parametrize(("text", "expected"), GOOD.items())
-def test_a_plugin_file(
+def test_read_plugin_accepts_valid_files(
     text: str, expected: tuple[str, dict[str, Any]], tmp_path: Path, sbatch: Path
 ) -> None:
     assert sbatch.exists()
-    assert read_plugin(written(tmp_path, text)) == expected
+    assert read_plugin(write_plugin_file(tmp_path, text)) == expected
 
 
 @pytest.fixture
 def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A scheduler's program, the only one on the path."""
+    """Create the program of a scheduler, the only one in PATH."""
     program = tmp_path / "bin" / "sbatch"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")
@@ -205,7 +205,7 @@ def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return program
 
 
-def written(tmp_path: Path, text: str) -> Path:
+def write_plugin_file(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "plugin.yml"
     path.write_text(text)
     return path
@@ -228,26 +228,26 @@ def written(tmp_path: Path, text: str) -> Path:
     ],
 )
 @pytest.mark.parametrize("name", ["MultiProc", "LegacyMultiProc"])
-def test_arguments_of_multiproc_that_cannot_be(
+def test_invalid_multiproc_arguments_are_refused(
     name: str, argument: str, hint: str, tmp_path: Path
 ) -> None:
-    path = written(tmp_path, f"plugin: {name}\nplugin_args: {{{argument}}}")
+    path = write_plugin_file(tmp_path, f"plugin: {name}\nplugin_args: {{{argument}}}")
     with pytest.raises(UsageError, match=f"invalid {argument.partition(':')[0]} in") as error:
         read_plugin(path)
     assert hint in error.value.hint
 
 
-def test_no_more_processes_than_are_useful(
+def test_n_procs_is_limited_to_useful_maximum(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = written(tmp_path, "plugin: MultiProc\nplugin_args: {n_procs: 100000000}")
+    path = write_plugin_file(tmp_path, "plugin: MultiProc\nplugin_args: {n_procs: 100000000}")
     granted = read_plugin(path)[1]["n_procs"]
     assert granted == resolve_resources(nprocs=10**8).nprocs < 10**8
     assert f"n_procs reduced from 100000000 to the useful maximum of {granted}" in caplog.text
 
 
-def test_a_scheduler_that_is_not_here(tmp_path: Path, sbatch: Path) -> None:
-    path = written(tmp_path, "plugin: SLURM")
+def test_plugin_of_missing_scheduler_is_refused(tmp_path: Path, sbatch: Path) -> None:
+    path = write_plugin_file(tmp_path, "plugin: SLURM")
     assert read_plugin(path) == ("SLURM", {})
     sbatch.unlink()
     with pytest.raises(UsageError, match="program sbatch was not found") as error:
@@ -255,7 +255,7 @@ def test_a_scheduler_that_is_not_here(tmp_path: Path, sbatch: Path) -> None:
     assert "where sbatch is installed" in error.value.hint
 
 
-def test_the_program_of_every_plugin_is_known() -> None:
-    """What is left over needs none, or a library of Python."""
+def test_all_scheduler_plugins_have_a_known_program() -> None:
+    """The other plugins need no program, or only a Python library."""
     others = {"Debug", "IPython", "LegacyMultiProc", "Linear", "MultiProc", "SomaFlow"}
     assert set(known_plugins()) - set(PROGRAMS) == others

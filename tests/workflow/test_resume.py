@@ -1,4 +1,4 @@
-"""When a finished visit is still true."""
+"""Fingerprints of visits, and the check whether a visit is finished."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def digest(visit: Visit, **other: Any) -> Fingerprint:
     return fingerprint(visit, **given)
 
 
-def test_the_same_gives_the_same(visit: Visit, tmp_path: Path) -> None:
+def test_fingerprint_does_not_depend_on_image_folder(visit: Visit, tmp_path: Path) -> None:
     before = digest(visit)
     moved = tmp_path / "elsewhere"
     moved.mkdir()
@@ -43,8 +43,10 @@ def test_the_same_gives_the_same(visit: Visit, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("contrast", ["flair", "t1w", "brain_mask", "lesion_mask"])
-def test_a_changed_byte_changes_it(visit: Visit, contrast: str, tmp_path: Path) -> None:
-    """No step before the cut reads a given lesion mask."""
+def test_fingerprint_changes_with_image_content(
+    visit: Visit, contrast: str, tmp_path: Path
+) -> None:
+    """No step before the delineation reads a given lesion mask."""
     visit = replace(visit, lesion_mask=tmp_path / "sub-01_drawn.nii.gz")
     before = digest(visit)
     path = getattr(visit, contrast)
@@ -64,26 +66,30 @@ def test_a_changed_byte_changes_it(visit: Visit, contrast: str, tmp_path: Path) 
         lambda visit: replace(visit, metadata={"FLAIR": {"SkullStripped": True}}),
     ],
 )
-def test_another_visit_changes_it(visit: Visit, change: Callable[[Visit], Visit]) -> None:
+def test_fingerprint_changes_with_visit_inputs(
+    visit: Visit, change: Callable[[Visit], Visit]
+) -> None:
     assert digest(change(visit)) != digest(visit)
 
 
 @pytest.mark.parametrize(
     "other", [{"options": {"fast": True}}, {"model_sha256": "b"}, {"version": "2"}]
 )
-def test_options_model_and_version_change_it(visit: Visit, other: dict[str, Any]) -> None:
+def test_fingerprint_changes_with_options_model_and_version(
+    visit: Visit, other: dict[str, Any]
+) -> None:
     assert digest(visit, **other).results != digest(visit).results
     assert digest(visit, **other).maps != digest(visit).maps
 
 
 @pytest.mark.parametrize("option", CUT_OPTIONS)
-def test_options_that_only_cut_leave_the_maps(visit: Visit, option: str) -> None:
+def test_delineation_options_do_not_change_maps_fingerprint(visit: Visit, option: str) -> None:
     one, other = (digest(visit, options={"fast": False, option: value}) for value in (0.4, 0.5))
     assert one.results != other.results
     assert one.maps == other.maps == digest(visit).maps
 
 
-def test_exclusion_masks_change_the_cut_alone(visit: Visit, tmp_path: Path) -> None:
+def test_exclusion_masks_change_only_results_fingerprint(visit: Visit, tmp_path: Path) -> None:
     mask, other = tmp_path / "sub-01_drawn.nii.gz", tmp_path / "sub-01_mask.nii.gz"
     plain, one = digest(visit), digest(replace(visit, exclude_masks=(mask,)))
     both = digest(replace(visit, exclude_masks=(mask, other)))
@@ -93,7 +99,7 @@ def test_exclusion_masks_change_the_cut_alone(visit: Visit, tmp_path: Path) -> N
     assert len({found.maps for found in (plain, one, both, changed)}) == 1
 
 
-def test_an_image_that_cannot_be_read_has_a_digest_of_its_own(visit: Visit) -> None:
+def test_unreadable_image_changes_fingerprint(visit: Visit) -> None:
     before = digest(visit)
     visit.flair.unlink()
     assert digest(visit) != before
@@ -109,11 +115,11 @@ def done(visit: Visit, tmp_path: Path) -> Path:
     return out
 
 
-def test_finished(visit: Visit, done: Path) -> None:
+def test_visit_with_all_files_is_finished(visit: Visit, done: Path) -> None:
     assert is_finished(done, visit, "f", spaces=SPACES)
 
 
-def test_not_finished_with_another_fingerprint_status_or_none(visit: Visit, done: Path) -> None:
+def test_visit_without_matching_ok_record_is_not_finished(visit: Visit, done: Path) -> None:
     assert not is_finished(done, visit, "g", spaces=SPACES)
     write_record(done, VisitRecord("01", None, "sub-01", "failed", fingerprint="f"))
     assert not is_finished(done, visit, "f", spaces=SPACES)
@@ -121,7 +127,7 @@ def test_not_finished_with_another_fingerprint_status_or_none(visit: Visit, done
     assert not is_finished(done, visit, "f", spaces=SPACES)
 
 
-def test_every_single_file_counts(visit: Visit, done: Path) -> None:
+def test_visit_with_any_missing_file_is_not_finished(visit: Visit, done: Path) -> None:
     files = [path for path in done.rglob("*") if path.is_file() and path.parent.name != "visits"]
     assert len(files) == 2 * (6 + 2 + 1 + 2 + 2) + 2 * 3 + 7
     for path in files:
@@ -130,7 +136,7 @@ def test_every_single_file_counts(visit: Visit, done: Path) -> None:
         path.touch()
 
 
-def test_what_is_asked_for_besides_is_expected(visit: Visit, done: Path) -> None:
+def test_files_of_extras_are_required(visit: Visit, done: Path) -> None:
     extras = Extras(atlases=(AtlasChoice.parse("sides"),))
     assert not is_finished(done, visit, "f", spaces=SPACES, extras=extras)
     for path in visit_files(done, visit, SPACES, extras):
@@ -139,10 +145,10 @@ def test_what_is_asked_for_besides_is_expected(visit: Visit, done: Path) -> None
 
 
 @pytest.mark.parametrize("what", ["atlas", "grid"])
-def test_a_changed_atlas_or_grid_changes_the_cut_alone(
+def test_changed_atlas_or_grid_keeps_maps_fingerprint(
     visit: Visit, tmp_path: Path, what: str
 ) -> None:
-    """One more of them may need another template, which is fitted before."""
+    """An additional one may need another template, which is registered earlier."""
     path = tmp_path / "parts.nii.gz"
     path.touch()
     extras = Extras(atlases=(AtlasChoice.parse(f"{path}:T1w"),))
@@ -156,18 +162,18 @@ def test_a_changed_atlas_or_grid_changes_the_cut_alone(
     assert digest(visit, extras=extras).maps == before.maps
 
 
-def test_t1w_space_is_expected_only_where_there_is_a_t1w(visit: Visit, done: Path) -> None:
+def test_t1w_space_mask_is_required_only_with_t1w(visit: Visit, done: Path) -> None:
     (done / "sub-01/anat/sub-01_space-T1w_label-L_mask.nii.gz").unlink()
     assert not is_finished(done, visit, "f", spaces=SPACES)
     assert is_finished(done, replace(visit, t1w=None), "f", spaces=SPACES)
 
 
-def leave(
+def write_outputs(
     out: Path, visit: Visit, left_out: Sequence[str] = (), drawn: Sequence[str] = ()
 ) -> VisitRecord:
-    """Leave what a run leaves that could not align some contrasts, and draws them all the same."""
+    """Write the outputs of a run that did not align some contrasts, with their figures."""
     there = replace(visit, **{name.lower(): None for name in left_out})
-    for path in (*visit_files(out, there, SPACES), *pictures(out, visit, drawn)):
+    for path in (*visit_files(out, there, SPACES), *figure_paths(out, visit, drawn)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     uses = {
@@ -181,19 +187,19 @@ def leave(
     return record
 
 
-def pictures(out: Path, visit: Visit, drawn: Sequence[str] = ()) -> set[Path]:
+def figure_paths(out: Path, visit: Visit, drawn: Sequence[str] = ()) -> set[Path]:
     labels = {*figure_labels(visit), *drawn}
     return {figure_path(out, visit, label, extension=".png") for label in labels}
 
 
 @pytest.mark.parametrize("left_out", [(), ("T1w",), ("T2w",), ("T1w", "T2w")])
-def test_what_could_not_be_aligned_is_not_expected(
+def test_outputs_of_unaligned_contrasts_are_not_required(
     tmp_path: Path, visit: Visit, left_out: tuple[str, ...]
 ) -> None:
     t2w = tmp_path / "sub-01_T2w.nii.gz"
     t2w.write_bytes(b"T2w")
     whole, out = replace(visit, t2w=t2w), tmp_path / "out"
-    record = leave(out, whole, left_out)
+    record = write_outputs(out, whole, left_out)
     assert is_finished(out, whole, "f", spaces=SPACES)
     everything = {name: replace(use, used=True) for name, use in record.contrasts.items()}
     write_record(out, replace(record, contrasts=everything))
@@ -210,13 +216,13 @@ TEMPLATE = "registrationMNI152NLin2009aSym"
         (("t1w", "t2w"), ("T1w",), ("lesions", "registrationT1w", "registrationFLAIR")),
         (("t1w", "t2w"), ("T1w", "T2w"), ()),
         (("t1w",), ("T1w",), ()),
-        # the template is drawn where it may not fit
+        # the template has a figure if its registration may be wrong
         (("t2w",), ("T2w",), ("registrationT2w", TEMPLATE)),
         (("t1w",), (), (TEMPLATE,)),
         ((), (), (TEMPLATE, "registrationFLAIR")),
     ],
 )
-def test_every_picture_that_was_drawn_counts(
+def test_visit_with_any_missing_figure_is_not_finished(
     tmp_path: Path,
     visit: Visit,
     given: tuple[str, ...],
@@ -225,8 +231,8 @@ def test_every_picture_that_was_drawn_counts(
 ) -> None:
     images = {name: visit.t1w if name in given else None for name in ("t1w", "t2w")}
     whole, out = replace(visit, **images), tmp_path / "out"
-    leave(out, whole, left_out, drawn)
-    found = pictures(out, whole, drawn)
+    write_outputs(out, whole, left_out, drawn)
+    found = figure_paths(out, whole, drawn)
     labels = {f"registration{name.upper()[:2]}w" for name in given}
     assert {f"sub-01_desc-{one}_FLAIR.png" for one in (*labels, *drawn)} <= {
         path.name for path in found
@@ -238,9 +244,7 @@ def test_every_picture_that_was_drawn_counts(
         path.touch()
 
 
-def test_a_contrast_that_was_left_out_has_no_outputs_but_its_picture(
-    visit: Visit, done: Path
-) -> None:
+def test_unused_contrast_requires_no_anat_files(visit: Visit, done: Path) -> None:
     for path in set(visit_files(done, visit, SPACES)) - set(
         visit_files(done, replace(visit, t1w=None), SPACES)
     ):

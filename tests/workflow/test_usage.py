@@ -1,4 +1,4 @@
-"""The table of the resource monitor, which jobs on one OUT share."""
+"""The table of the resource monitor, which is shared by jobs with the same OUT."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _add(folder: Path, job: str) -> None:
             add_usage(folder / "resources.tsv", rows, locks)
 
 
-def test_a_step_that_is_measured_again_replaces_its_row(tmp_path: Path) -> None:
+def test_repeated_step_replaces_its_row_in_resource_table(tmp_path: Path) -> None:
     table = tmp_path / "resources.tsv"
     first = [Usage("sub-01", "brain", 4.5, 4.0, 1.25), Usage("sub-01", "stack", 1.0, 1.0, 0.5)]
     again = [Usage("sub-01", "stack", 3.0, 2.5, 0.75), Usage("sub-02", "brain", 5.0, 4.5, 1.0)]
@@ -35,7 +35,7 @@ def test_a_step_that_is_measured_again_replaces_its_row(tmp_path: Path) -> None:
     )
 
 
-def test_jobs_that_meet_lose_no_row_of_each_other(tmp_path: Path) -> None:
+def test_concurrent_jobs_keep_all_resource_table_rows(tmp_path: Path) -> None:
     # forked, since each would take seconds to import nipype
     jobs = [get_context("fork").Process(target=_add, args=(tmp_path, job)) for job in "abc"]
     for job in jobs:

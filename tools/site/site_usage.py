@@ -37,7 +37,7 @@ _MEANINGS: Mapping[ExitCode, str] = {
     ExitCode.CANNOT_CREATE: "A file or folder cannot be written.",
     ExitCode.IO_ERROR: "Reading or writing stopped, for example because the disk is full.",
     ExitCode.TEMPORARY: "A later run can succeed: a step was killed, most likely for lack of "
-    "memory, a template could not be fetched, or another run was at work on a visit.",
+    "memory, a template could not be fetched, or another run was processing a visit.",
     ExitCode.INTERRUPTED: "SIGINT stopped the run; the same command resumes it.",
     ExitCode.TERMINATED: "SIGTERM stopped the run; the same command resumes it.",
 }
@@ -49,7 +49,7 @@ _SEVERAL_VISITS = """A run of `msseg` goes on after a visit has failed, unless
 | one of many fails | the code of this visit, such as `65` |
 | several fail with the same code | this code |
 | several fail with different codes | `1` |
-| another run is at work on a visit, and none fails | `75` |
+| another run is processing a visit, and none fails | `75` |
 | a visit is skipped, such as one without a FLAIR, and others are finished | `0` |
 | no selected visit can be processed | `66`, or `18` if a filter leaves no FLAIR |
 | visits are flagged | `0` |
@@ -140,7 +140,7 @@ def _spelling(action: argparse.Action) -> str:
 def _other_apps() -> str:
     rows = [(f"`{flag}`", cell(text)) for flag, text in explain()]
     intro = (
-        "`msseg` also accepts these options. The log reports those with another effect here. "
+        "`msseg` also knows these options. The log reports those with another effect here. "
         "The levels `subject` and `session` are run as `participant`, `dataset` as `group`. The "
         "space `anat` is the grid of the T1w.\n"
     )

@@ -1,7 +1,6 @@
 """Agreement of two measurements of a volume over a cohort.
 
-Every statistic takes weights along its last axis, one per visit, so that the bootstrap only has to
-count how often each patient was drawn. Statistics are undefined for fewer than three visits.
+Statistics take weights (..., n) of the n rows: how often the bootstrap drew each visit.
 """
 
 from __future__ import annotations
@@ -23,13 +22,7 @@ LIMITS: Final = 1.96
 
 
 def pearson(pairs: Array, weights: Array) -> Array:
-    """Correlate two columns with row weights (..., n); NaN where one does not vary.
-
-    Examples
-    --------
-    >>> float(pearson(np.array([[1.0, 2], [2, 4], [3, 7]]), np.ones(3)).round(4))
-    0.9934
-    """
+    """Correlate two columns with row weights (..., n); NaN where one does not vary."""
     x, y = (_centred(pairs[:, column], weights) for column in (0, 1))
     covariance = (weights * x * y).sum(-1)
     spread = np.sqrt((weights * x * x).sum(-1) * (weights * y * y).sum(-1))
@@ -37,16 +30,8 @@ def pearson(pairs: Array, weights: Array) -> Array:
 
 
 def icc_2_1(scores: Array, weights: Array) -> Array:
-    """Compute ICC(2,1) of scores (n, raters) with row weights (..., n).
-
-    Two-way random effects, absolute agreement, single measure: Shrout & Fleiss 1979
-    (doi:10.1037/0033-2909.86.2.420), ICC(A,1) of McGraw & Wong 1996.
-
-    Examples
-    --------
-    >>> float(icc_2_1(np.array([[1.0, 2], [2, 3], [3, 4]]), np.ones(3)).round(4))
-    0.6667
-    """
+    """Compute ICC(2,1) of (n, raters): Shrout & Fleiss 1979, doi:10.1037/0033-2909.86.2.420."""
+    # two-way random effects, absolute agreement, single measure
     raters = scores.shape[1]
     total = weights.sum(-1)
     columns = (weights @ scores) / total[..., None]
@@ -72,17 +57,7 @@ def lower_limit(pairs: Array, weights: Array) -> Array:
 
 
 def upper_limit(pairs: Array, weights: Array) -> Array:
-    """Compute the upper limit of agreement of pairs with row weights (..., n).
-
-    Mean difference plus 1.96 standard deviations of the differences: Bland & Altman 1986
-    (doi:10.1016/S0140-6736(86)90837-8).
-
-    Examples
-    --------
-    >>> pairs, ones = np.array([[1.0, 0], [2, 0], [3, 0]]), np.ones(3)
-    >>> [round(float(f(pairs, ones)), 2) for f in (lower_limit, bias, upper_limit)]
-    [0.04, 2.0, 3.96]
-    """
+    """Compute the upper limit: Bland & Altman 1986, doi:10.1016/S0140-6736(86)90837-8."""
     return bias(pairs, weights) + LIMITS * _deviation(pairs, weights)
 
 
@@ -92,39 +67,15 @@ def lower_limit_of_repeats(rows: Array, weights: Array) -> Array:
 
 
 def upper_limit_of_repeats(rows: Array, weights: Array) -> Array:
-    """Compute the upper limit of agreement for repeated first measurements.
-
-    Bland & Altman 2007 (doi:10.1080/10543400701329422), section 3. Each row has the mean of the
-    first measurements, the second measurement, the sum of squares of the first about their mean,
-    and their number. Weights have shape (..., n).
-
-    Examples
-    --------
-    Differences of 0.1 and 0.3, 0 and 0.2, -0.1 and 0.1: their means have a variance of 0.01, and
-    within visits it is 0.02, half of which the means have lost.
-
-    >>> rows = np.array([[1.2, 1.0, 0.02, 2], [3.1, 3.0, 0.02, 2], [2.0, 2.0, 0.02, 2]])
-    >>> limits = (lower_limit_of_repeats, upper_limit_of_repeats)
-    >>> [round(float(limit(rows, np.ones(3))), 3) for limit in limits]
-    [-0.177, 0.377]
-    """
+    """Compute the upper limit: Bland & Altman 2007, section 3, doi:10.1080/10543400701329422."""
+    # columns: mean of the first measurements, the second one, and of the first the sum of squares
+    # about their mean and their number
     return bias(rows, weights) + LIMITS * _deviation_of_repeats(rows, weights)
 
 
 def smallest_change(spreads: Array, weights: Array) -> Array:
-    """Compute the smallest detectable change within a visit: 1.96 √2 within-visit SD.
-
-    Bland & Altman 1996 (doi:10.1136/bmj.313.7059.744). Each row has the sum of squares of the
-    measurements of a visit about their mean and their number minus one. Weights have shape (...,
-    n).
-
-    Examples
-    --------
-    Two visits, measured as 1.0 and 1.2 mL and twice as 3.0 mL:
-
-    >>> float(smallest_change(np.array([[0.02, 1.0], [0.0, 1.0]]), np.ones(2)).round(3))
-    0.277
-    """
+    """Compute 1.96 √2 within-visit SD: Bland & Altman 1996, doi:10.1136/bmj.313.7059.744."""
+    # columns: sum of squares of the measurements of a visit about their mean, their number - 1
     variance = _divide((weights * spreads[:, 0]).sum(-1), (weights * spreads[:, 1]).sum(-1))
     change: Array = LIMITS * np.sqrt(2 * variance)
     return change
@@ -132,10 +83,7 @@ def smallest_change(spreads: Array, weights: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A statistic over visits with its bootstrap interval.
-
-    ``value`` is NaN if undefined; ``low`` and ``high`` are NaN with fewer than five patients.
-    """
+    """A statistic over visits, NaN if undefined; its interval needs five patients."""
 
     value: float
     low: float
@@ -154,17 +102,7 @@ def estimate(
     level: float = LEVEL,
     seed: int = 0,
 ) -> Estimate:
-    """Compute a statistic with a percentile bootstrap interval over patients.
-
-    ``statistic`` maps values (n, columns) and weights (..., n) to (...). Rows with NaN are left
-    out; a drawn patient contributes all visits. The value is NaN with less than ``fewest`` visits.
-
-    Examples
-    --------
-    >>> pairs = np.array([[1.0, 0], [3, 1], [2, 1], [5, 2]])
-    >>> estimate(pairs, list("abcd"), bias)
-    Estimate(value=1.75, low=nan, high=nan, n_patients=4, n_visits=4)
-    """
+    """Compute a statistic and its percentile bootstrap interval over patients; skip NaN rows."""
     numbers = np.asarray(values, np.float64)
     complete = ~np.isnan(numbers).any(axis=1)
     numbers = numbers[complete]
@@ -208,14 +146,11 @@ def _deviation(pairs: Array, weights: Array) -> Array:
 
 
 def _deviation_of_repeats(rows: Array, weights: Array) -> Array:
-    """Return the standard deviation of differences between single measurements.
-
-    To the variance of the mean differences, this adds the variance that averaging removed.
-    """
+    """Return the SD of single differences: adds the variance that averaging removed."""
     squares, counts = rows[:, 2], rows[:, 3]
     within = _divide((weights * squares).sum(-1), (weights * (counts - 1)).sum(-1))
     lost_share = 1 - (weights / counts).sum(-1) / weights.sum(-1)
-    # single measurements have no variance within a visit, and lose nothing
+    # single measurements have no variance within a visit
     added = np.where(lost_share > 0, lost_share * within, 0.0)
     deviation: Array = np.sqrt(_deviation(rows, weights) ** 2 + added)
     return deviation

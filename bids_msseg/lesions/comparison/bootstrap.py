@@ -16,11 +16,7 @@ _CHUNK = 1000
 
 @dataclass(frozen=True, slots=True)
 class MeanEstimate:
-    """A mean over visits with its bootstrap interval.
-
-    ``mean`` is NaN if no value is defined; ``low`` and ``high`` are NaN with fewer than
-    :data:`FEWEST` patients. Patients and visits are counted only if their value is defined.
-    """
+    """A mean over visits with a value, NaN if none; its interval needs FEWEST patients."""
 
     mean: float
     low: float
@@ -42,19 +38,8 @@ def estimate_mean(
     level: float = LEVEL,
     seed: int = 0,
 ) -> MeanEstimate:
-    """Average over visits, with a percentile bootstrap interval over patients.
-
-    Efron & Tibshirani 1993, chapter 13: a drawn patient contributes all visits. NaN values are
-    left out. Without ``patients`` each visit is its own patient. Raises ValueError if the lengths
-    differ.
-
-    Examples
-    --------
-    >>> estimate_mean([0.5] * 6)
-    MeanEstimate(mean=0.5, low=0.5, high=0.5, n_patients=6, n_visits=6)
-    >>> estimate_mean([0.25, float("nan"), 0.75], ["a", "b", "c"])
-    MeanEstimate(mean=0.5, low=nan, high=nan, n_patients=2, n_visits=2)
-    """
+    """Average over visits that are not NaN, with a percentile bootstrap over patients."""
+    # Efron & Tibshirani 1993, chapter 13: a drawn patient contributes all visits
     owners = [str(index) for index in range(len(values))] if patients is None else list(patients)
     if len(owners) != len(values):
         raise ValueError(f"{len(values)} values, but {len(owners)} patients")
@@ -87,10 +72,6 @@ def _bootstrap_means(
 def draw_patients(
     patients: int, draws: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
-    """Draw ``patients`` indices with replacement ``draws`` times, in chunks.
-
-    Yields arrays of shape (at most 1000, patients). All intervals of the package use these draws,
-    so that the same data have the same interval everywhere.
-    """
+    """Draw patients with replacement: chunks of shape (at most 1000, patients)."""
     for start in range(0, draws, _CHUNK):
         yield rng.integers(0, patients, (min(_CHUNK, draws - start), patients))

@@ -1,9 +1,4 @@
-"""Lesion detection as in two challenges: ISBI-2015 and MSSEG-2016 (Anima).
-
-The challenges differ in the definition of a lesion and in the rule of detection. Each therefore
-has its own components in this module; :mod:`bids_msseg.lesions.comparison.rules` contains the
-rules.
-"""
+"""Lesion detection with the components and rules of ISBI-2015 and MSSEG-2016 (Anima)."""
 
 from __future__ import annotations
 

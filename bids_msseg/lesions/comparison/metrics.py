@@ -1,8 +1,4 @@
-"""Agreement of a segmentation with a reference, voxel by voxel and lesion by lesion.
-
-All scores are computed over the whole volume of one visit. An undefined score is NaN: two empty
-masks are neither a success nor a failure, and averages must count them separately.
-"""
+"""Agreement of a segmentation with a reference per voxel and per lesion; NaN if undefined."""
 
 from __future__ import annotations
 
@@ -56,11 +52,6 @@ class VoxelAgreement:
     volume_pred_ml: float
     volume_truth_ml: float
     relative_volume_difference: float
-
-    @property
-    def absolute_volume_difference(self) -> float:
-        """Absolute value of the relative volume difference."""
-        return abs(self.relative_volume_difference)
 
 
 def voxel_agreement(
@@ -254,13 +245,7 @@ def lesion_agreement(
 
 
 def detection(overlap: NDArray[np.int64], rule: DetectionRule = ANY_OVERLAP) -> LesionAgreement:
-    """Score an overlap table, truth first, so that several rules share one labelling.
-
-    Examples
-    --------
-    >>> detection(np.array([[90, 3], [2, 2]])).f1
-    1.0
-    """
+    """Score an overlap table, truth first, so that several rules share one labelling."""
     n_truth, n_pred = (size - 1 for size in overlap.shape)
     tp_truth = int(np.count_nonzero(rule.found(overlap)))
     tp_pred = int(np.count_nonzero(rule.found(overlap.T)))
@@ -272,17 +257,7 @@ def detection(overlap: NDArray[np.int64], rule: DetectionRule = ANY_OVERLAP) -> 
 
 
 def overlap_table(rows: NDArray[np.integer], columns: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Count the voxels shared by each pair of labels, shape (n + 1, m + 1).
-
-    The arrays hold labels 0..n and 0..m on the same grid.
-
-    Examples
-    --------
-    >>> overlap_table(np.array([[[0, 1, 1, 2]]]), np.array([[[1, 1, 0, 0]]]))
-    array([[0, 1],
-           [1, 1],
-           [1, 0]])
-    """
+    """Count the voxels shared by each pair of labels 0..n and 0..m, shape (n + 1, m + 1)."""
     n_rows = int(rows.max(initial=0)) + 1
     n_columns = int(columns.max(initial=0)) + 1
     used = np.flatnonzero((rows != 0) | (columns != 0))

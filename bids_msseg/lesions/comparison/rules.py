@@ -13,23 +13,13 @@ class DetectionRule(Protocol):
     """Rule for the detection of a lesion of one mask by the lesions of another."""
 
     def found(self, overlap: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Decide for each reference lesion, shape (n_reference,), whether it is found.
-
-        ``overlap`` counts shared voxels of labels, shape (n_reference + 1, n_test + 1); row and
-        column 0 are background.
-        """
+        """Return which reference lesions (rows of the table from 1) are found."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOverlap:
-    """Detection rule of the ISBI-2015 lesion-wise rates: one shared voxel is enough.
-
-    Examples
-    --------
-    >>> AnyOverlap().found(np.array([[90, 5, 4], [9, 1, 0], [7, 0, 0]]))
-    array([ True, False])
-    """
+    """Detection rule of the ISBI-2015 lesion-wise rates: one shared voxel is enough."""
 
     def found(self, overlap: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which reference lesions share a voxel with any test lesion."""
@@ -39,24 +29,11 @@ class AnyOverlap:
 
 @dataclass(frozen=True, slots=True)
 class AnimaRule:
-    """Detection rule of MSSEG-2016, as in ``animaSegPerfCAnalyzer``, with its defaults.
+    """Detection rule of MSSEG-2016: Commowick et al. 2018, doi:10.1038/s41598-018-31911-7."""
 
-    A lesion is found if more than ``alpha`` of it is covered and no test lesion, by decreasing
-    overlap up to ``gamma`` of that part, is outside the reference by more than ``beta``. Anima
-    lesions are face-connected. Challenge: Commowick et al. 2018, doi:10.1038/s41598-018-31911-7.
-
-    Examples
-    --------
-    A lesion of 10 voxels, 6 of them covered by a test lesion that has 14 more outside:
-
-    >>> overlap = np.array([[500, 14], [4, 6]])
-    >>> AnimaRule().found(overlap), AnimaRule.challenge().found(overlap)
-    (array([False]), array([ True]))
-    """
-
-    alpha: float = 0.05
-    beta: float = 0.5
-    gamma: float = 0.5
+    alpha: float = 0.05  # a larger share of the lesion is covered by test lesions
+    beta: float = 0.5  # no test lesion has a larger share outside the reference ...
+    gamma: float = 0.5  # ... among those, by decreasing overlap, that cover so much of that share
 
     @classmethod
     def code_defaults(cls) -> AnimaRule:
@@ -71,7 +48,7 @@ class AnimaRule:
     def found(self, overlap: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which reference lesions are found by the rule of the class."""
         shared = overlap[1:, 1:]
-        # quotients as in Anima, so that a share of exactly alpha or beta is judged alike
+        # quotients as in Anima, so that a share of exactly alpha or beta gives the same result
         volumes = np.maximum(overlap[1:].sum(axis=1), 1)
         hit: NDArray[np.bool_] = shared.sum(axis=1) / volumes > self.alpha
         spills = overlap[0, 1:] / np.maximum(overlap[:, 1:].sum(axis=0), 1) > self.beta

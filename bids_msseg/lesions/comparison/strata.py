@@ -14,23 +14,13 @@ SIZE_LEVELS: Final = ("<10", "10-100", "100-1000", ">1000")
 
 
 def size_level(volume_mm3: float) -> str:
-    """Return the size class of a lesion volume; an edge belongs to the larger class.
-
-    Examples
-    --------
-    >>> [size_level(volume) for volume in (9.9, 10, 99, 100, 1000)]
-    ['<10', '10-100', '10-100', '100-1000', '>1000']
-    """
+    """Return the size class of a lesion volume; an edge belongs to the larger class."""
     return SIZE_LEVELS[sum(volume_mm3 >= edge for edge in SIZE_EDGES_MM3)]
 
 
 @dataclass(frozen=True, slots=True)
 class AssessedLesion:
-    """One true or predicted lesion with its patient, class and detection.
-
-    ``manual`` marks true lesions, and ``hit`` those that share a voxel with a lesion of the other
-    mask.
-    """
+    """A true (``manual``) or predicted lesion; a ``hit`` shares a voxel with the other mask."""
 
     patient: str
     manual: bool
@@ -40,27 +30,19 @@ class AssessedLesion:
 
 @dataclass(frozen=True, slots=True)
 class Stratum:
-    """Detection within one class of lesions; each lesion has the class of its own mask.
-
-    ``n_found`` counts the true lesions found and ``n_true`` the predicted lesions that are true.
-    The intervals of ``sensitivity`` and ``ppv`` are over patients; their ``n_visits`` counts
-    lesions.
-    """
+    """Detection within one class of lesions; each lesion has the class of its own mask."""
 
     level: str
     n_manual: int
-    n_found: int
+    n_found: int  # of the manual lesions
     n_auto: int
-    n_true: int
+    n_true: int  # of the predicted lesions
     sensitivity: MeanEstimate
     ppv: MeanEstimate
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of sensitivity and PPV.
-
-        It is 0 if there are lesions but none agrees, and NaN if there are no lesions.
-        """
+        """Harmonic mean of sensitivity and PPV; 0 if no lesion agrees, NaN without lesions."""
         total = self.sensitivity.mean + self.ppv.mean
         if total > 0:
             return 2 * self.sensitivity.mean * self.ppv.mean / total
@@ -68,15 +50,7 @@ class Stratum:
 
 
 def stratify(lesions: Iterable[AssessedLesion], levels: Sequence[str]) -> tuple[Stratum, ...]:
-    """Count lesions by class, one stratum per level; lesions of other levels are skipped.
-
-    Examples
-    --------
-    >>> lesions = [AssessedLesion("a", True, "<10", True), AssessedLesion("a", True, "<10", False)]
-    >>> strata = stratify(lesions, ["<10"])
-    >>> strata[0].n_manual, strata[0].sensitivity.mean, strata[0].f1
-    (2, 0.5, 0.0)
-    """
+    """Count lesions by class, one stratum per level; lesions of other levels are skipped."""
     by_level: dict[str, list[AssessedLesion]] = {level: [] for level in levels}
     for lesion in lesions:
         if lesion.level in by_level:

@@ -11,16 +11,12 @@ from numpy.typing import NDArray
 
 BINS: Final = 10
 FLOOR: Final = 0.01
-"""Voxels below count only where a region is named: nearly all of an image is surely healthy, and
-would make every method look well calibrated."""
+"""Lowest probability that counts without a mask: most voxels are certainly healthy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Predicted probability against truth, per bin of equal width from 0 to 1.
-
-    Per bin: ``count`` of voxels, sum of their ``probability``, and number of ``lesion`` voxels.
-    """
+    """Voxels, sum of their probability, and lesion voxels per bin of equal width from 0 to 1."""
 
     count: NDArray[np.int64]
     probability: NDArray[np.float64]
@@ -43,10 +39,7 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: mean of |share - probability| over voxels.
-
-        It is NaN without voxels. Naeini et al. 2015 (AAAI), for the probability of one class.
-        """
+        """Expected calibration error (Naeini et al. 2015, AAAI); NaN without voxels."""
         total = int(self.count.sum())
         if not total:
             return float("nan")
@@ -61,19 +54,7 @@ def reliability(
     floor: float = FLOOR,
     bins: int = BINS,
 ) -> Reliability:
-    """Count voxels by probability and truth in bins of equal width from 0 to 1.
-
-    All voxels ``within`` a mask count or, without one, those with at least probability ``floor``.
-    Values outside 0 to 1 go into the first or last bin, values on an edge into the upper one.
-    Raises ValueError if the grids differ.
-
-    Examples
-    --------
-    >>> p, t = np.array([[[0.0, 0.2, 0.2, 0.9]]]), np.array([[[0, 1, 0, 1]]])
-    >>> result = reliability(p, t, bins=2)
-    >>> result.count, result.share_lesion, round(result.ece, 3)
-    (array([2, 1]), array([0.5, 1. ]), 0.233)
-    """
+    """Count voxels by probability and truth, ``within`` a mask or else from ``floor`` on."""
     if probability.shape != truth.shape or (within is not None and within.shape != truth.shape):
         raise ValueError(f"shapes differ: {probability.shape} and {truth.shape}")
     chosen = probability >= floor if within is None else within != 0
@@ -88,10 +69,7 @@ def reliability(
 
 
 def pool(parts: Iterable[Reliability], *, bins: int = BINS) -> Reliability:
-    """Add up the reliability of several visits with the same bins.
-
-    ``bins`` matters only if there is no visit.
-    """
+    """Add up the reliability of several visits with the same bins."""
     count, lesion = np.zeros(bins, np.int64), np.zeros(bins, np.int64)
     probability = np.zeros(bins)
     for part in parts:

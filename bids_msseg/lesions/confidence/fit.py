@@ -30,29 +30,22 @@ _Case = TypeVar("_Case", "LoadCase", "LesionCase")
 
 @dataclass(frozen=True, slots=True)
 class LoadCase:
-    """One visit with known true load, predicted by nets not trained on its patient.
-
-    ``sweep_ml`` comes from :func:`~bids_msseg.lesions.confidence.uncertainty.sweep_volumes`.
-    """
+    """One visit with known true load, predicted by networks not trained on its patient."""
 
     participant: str
     site: str
-    sweep_ml: tuple[float, ...]
+    sweep_ml: tuple[float, ...]  # from sweep_volumes
     truth_ml: float
 
 
 @dataclass(frozen=True, slots=True)
 class LesionCase:
-    """One predicted lesion of a held-out visit.
-
-    ``p`` is the mean final probability inside; ``found`` is True if an expert mask shares a voxel
-    with it.
-    """
+    """One predicted lesion of a held-out visit."""
 
     participant: str
     site: str
-    p: float
-    found: bool
+    p: float  # mean final probability inside
+    found: bool  # whether an expert mask shares a voxel with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +82,7 @@ def lesion_cases(
 
 
 def fit_load(cases: Sequence[LoadCase]) -> LoadModel | None:
-    """Fit the load model: the cut with the smallest left-out error, and interval width.
-
-    Visits of one participant are left out together. Returns None for fewer than eight
-    participants.
-    """
+    """Fit the load model with the smallest held-out error; None for fewer than 8 participants."""
     patients = len({case.participant for case in cases})
     if patients < MIN_PATIENTS:
         return None
@@ -110,11 +99,7 @@ def fit_load(cases: Sequence[LoadCase]) -> LoadModel | None:
 
 
 def check_load(cases: Sequence[LoadCase]) -> tuple[Checked, ...]:
-    """Compute the interval of each visit from the other participants only.
-
-    Cut, line and width are all fitted without the participant. The result follows the order of the
-    cases and is empty if too few participants remain.
-    """
+    """Compute the interval of each visit from the other participants; () if these are too few."""
     checked: dict[int, Checked] = {}
     for held_out, training in _leave_out(cases):
         model = fit_load([cases[i] for i in training])
@@ -135,11 +120,7 @@ def coverage(checked: Sequence[Checked]) -> dict[str, tuple[int, int]]:
 
 
 def fit_confidence(cases: Sequence[LesionCase]) -> ConfidenceModel | None:
-    """Fit the probability that a lesion is true to the lesion's mean probability.
-
-    Returns None for fewer than eight participants or twenty lesions, or if all lesions are true or
-    all false.
-    """
+    """Fit the share of true lesions to their mean probability; None if there are too few data."""
     patients = len({case.participant for case in cases})
     is_true = np.array([case.found for case in cases], float)
     if patients < MIN_PATIENTS or len(cases) < MIN_LESIONS or len(set(is_true)) < 2:
@@ -159,10 +140,7 @@ def fit_confidence(cases: Sequence[LesionCase]) -> ConfidenceModel | None:
 
 
 def check_confidence(cases: Sequence[LesionCase]) -> tuple[tuple[LesionCase, float], ...]:
-    """Pair each lesion with its confidence from a model fitted without its participant.
-
-    The result follows the order of the cases and is empty if too little data remain.
-    """
+    """Pair each lesion with its confidence from a model fitted without its participant."""
     checked: dict[int, tuple[LesionCase, float]] = {}
     for held_out, training in _leave_out(cases):
         model = fit_confidence([cases[i] for i in training])
@@ -172,16 +150,7 @@ def check_confidence(cases: Sequence[LesionCase]) -> tuple[tuple[LesionCase, flo
 
 
 def rank_auc(pairs: Sequence[tuple[LesionCase, float]]) -> float:
-    """Compute the area under the ROC curve of confidence for true against false lesions.
-
-    NaN if all lesions are true or all are false.
-
-    Examples
-    --------
-    >>> cases = [LesionCase("1", "A", 0.5, found) for found in (True, False, True)]
-    >>> rank_auc(list(zip(cases, (0.9, 0.5, 0.5), strict=True)))
-    0.75
-    """
+    """Compute the area under the ROC curve of confidence; NaN if all lesions are of one kind."""
     is_true = np.array([case.found for case, _ in pairs], bool)
     n_true, n_false = int(is_true.sum()), int((~is_true).sum())
     if not n_true or not n_false:
@@ -215,10 +184,7 @@ def _site_shares(cases: Sequence[LoadCase]) -> NDArray[np.float64]:
 
 
 def _line(cases: Sequence[LoadCase], cut: float) -> tuple[float, float]:
-    """Fit slope and intercept by least squares on the logarithmic scale.
-
-    The slope is 0 if all volumes are the same.
-    """
+    """Fit slope and intercept by least squares on the log scale; slope 0 for equal volumes."""
     index = SWEEP.index(cut)
     x = np.array([log_load(case.sweep_ml[index]) for case in cases])
     y = np.array([log_load(case.truth_ml) for case in cases])

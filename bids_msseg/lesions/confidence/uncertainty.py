@@ -1,9 +1,7 @@
 """Interval of a lesion load and confidence of a lesion, learnt from held-out patients.
 
-Both are computed from the final probability, without another pass through a net. For the load, the
-volume above one cut of a threshold sweep predicts on a logarithmic scale the volume that experts
-would draw; the interval is Student's, from the errors of patients held out. For a lesion, the mean
-probability is mapped to the share of such lesions that touch a lesion of the experts (Platt 1999).
+The load of the experts is log-linear in the volume above a probability cut, with Student's
+interval. The confidence is a logistic function of a lesion's mean probability (Platt 1999).
 """
 
 from __future__ import annotations
@@ -26,6 +24,8 @@ OFFSET_ML = 0.1
 MIN_P = 1e-3
 MIN_HALF_WIDTH = 0.01
 """On the logarithmic scale: no load is known better than to one percent."""
+MIN_HALF_WIDTH_ML = 0.01
+"""Tables and pages show two decimals of a load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,34 +73,18 @@ class LoadInterval:
 
 @dataclass(frozen=True, slots=True)
 class LoadModel:
-    """Log-linear model of the experts' load on the volume above a probability cut.
-
-    ``slope`` and ``intercept`` relate log(truth + 0.1 mL) to log(volume + 0.1 mL), and
-    ``half_width`` is on this scale. ``cut`` is in :data:`SWEEP`. ``range_ml`` is the range of
-    training volumes, None if it was not stored.
-    """
+    """Log-linear model of the experts' load on the volume above a probability cut."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
-    cut: float
-    slope: float
+    cut: float  # in SWEEP
+    slope: float  # of log(truth + 0.1 mL) on log(volume + 0.1 mL)
     intercept: float
-    half_width: float
+    half_width: float  # on the same scale
     patients: int
-    range_ml: tuple[float, float] | None = None
+    range_ml: tuple[float, float] | None = None  # of training volumes
 
     def interval(self, sweep_ml: Sequence[float]) -> LoadInterval:
-        """Estimate the load that experts would draw, from :func:`sweep_volumes`.
-
-        If the line predicts a negative load, the estimate is zero and the interval starts at zero
-        but keeps a width.
-
-        Examples
-        --------
-        >>> model = LoadModel(0.5, 1.0, 0.0, np.log(2), 9)
-        >>> interval = model.interval([9.9] * 7)
-        >>> round(interval.low_ml, 2), round(interval.expected_ml, 2), round(interval.high_ml, 2)
-        (4.9, 9.9, 19.9)
-        """
+        """Estimate the load that experts would draw, from :func:`sweep_volumes`."""
         volume = sweep_ml[SWEEP.index(self.cut)]
         line, smallest = self.slope * log_load(volume) + self.intercept, log_load(0.0)
         half = max(self.half_width, MIN_HALF_WIDTH)
@@ -108,45 +92,29 @@ class LoadModel:
             max(math.exp(max(line, smallest) + side * half) - OFFSET_ML, 0.0)
             for side in (-1, 0, 1)
         )
+        low = max(min(low, middle - MIN_HALF_WIDTH_ML), 0.0)
+        high = max(high, middle + MIN_HALF_WIDTH_ML)
         lowest, highest = self.range_ml or (0.0, math.inf)
         return LoadInterval(middle, low, high, line >= smallest and lowest <= volume <= highest)
 
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceModel:
-    """Logistic model of the share of true lesions on the mean probability of a lesion.
-
-    ``slope`` (not negative) and ``intercept`` apply to the logit; ``lesions`` and ``patients``
-    count the training data.
-    """
+    """Logistic model of the share of true lesions on the mean probability of a lesion."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
-    slope: float
+    slope: float  # on the logit, not negative
     intercept: float
     lesions: int
     patients: int
 
     def confidence(self, p: float) -> float:
-        """Return the confidence of a lesion, from 0 to 1.
-
-        Examples
-        --------
-        >>> ConfidenceModel(1.0, 0.0, 100, 9).confidence(0.75)
-        0.75
-        """
+        """Return the confidence of a lesion, from 0 to 1."""
         return float(special.expit(self.slope * logit(p) + self.intercept))
 
 
 def sweep_volumes(probability: NDArray[np.floating], voxel_volume: float) -> tuple[float, ...]:
-    """Measure the volume in mL at or above each cut of :data:`SWEEP`.
-
-    ``voxel_volume`` is in mm³.
-
-    Examples
-    --------
-    >>> sweep_volumes(np.array([0.1, 0.3, 0.55, 0.9]), 1000.0)
-    (3.0, 3.0, 2.0, 2.0, 1.0, 1.0, 1.0)
-    """
+    """Measure the volume in mL at or above each cut of SWEEP; ``voxel_volume`` is in mm³."""
     # float32 holds 0.3 as a little more: the same rounding on both sides
     cuts = np.asarray(SWEEP, probability.dtype)
     values = np.sort(probability[probability >= cuts[0]], axis=None)

@@ -1,27 +1,8 @@
 """Change of each lesion between two visits, distinguished from noise.
 
-Two masks of the same brain differ everywhere by a fraction of a voxel, so a difference of masks
-alone is not a change. A change requires three conditions:
-
-* **Volume.** The change is larger than the noise of the border. The change of a lesion's volume
-  divided by its surface is the movement of its border. The standard deviation of the border is the
-  spread of these movements over all lesions of the pair (most do not change between two visits),
-  combined with a prior. The smallest detectable change is 1.96 standard deviations times the
-  surface: the repeatability of Bland and Altman (Lancet 1986, doi
-  10.1016/S0140-6736(86)90837-8).
-* **Image.** FLAIR itself has changed there: the difference of the normalised images, minus that of
-  the surrounding normal tissue, exceeds its noise in normal tissue (after Schmidt et al.,
-  NeuroImage: Clinical 2019, doi 10.1016/j.nicl.2019.101849). A lesion present at only one visit
-  has at most half of its contrast at the other.
-* **Probability.** The prediction at the visit without the lesion was certain (after McKinley et
-  al., NeuroImage: Clinical 2020, doi 10.1016/j.nicl.2019.102104).
-
-A new lesion has at least the volume of a sphere of 3 mm, the size that readers require (Filippi et
-al., Brain 2019, doi 10.1093/brain/awz144). A large lesion also counts as enlarging if a part of
-that size has appeared beyond the noise of the border.
-
-Everything is symmetric: exchanging the visits exchanges new with resolved and enlarging with
-shrinking.
+A change of volume exceeds the noise of the border (repeatability of Bland and Altman 1986, doi
+10.1016/S0140-6736(86)90837-8), and FLAIR has changed there beyond its noise. Exchanging the visits
+exchanges new with resolved and enlarging with shrinking.
 """
 
 from __future__ import annotations
@@ -168,11 +149,8 @@ def _border_noise(
     after: VisitMaps,
     rule: ChangeRule,
 ) -> float:
-    """Estimate the random movement of borders in mm, robust to a few real changes.
-
-    The spread is computed about zero: if the border is further out in every lesion of a visit, the
-    cause is the scanner or the net, not the disease.
-    """
+    """Estimate the random movement of borders in mm, robust to a few real changes."""
+    # about zero: a shift of all borders is due to the scanner or the net, not to the disease
     shifts = [
         abs(_volume(after, group.after) - _volume(before, group.before)) / area
         for group, area in zip(groups, areas, strict=True)
@@ -288,6 +266,7 @@ class _Pair:
         present, absent = (self.after, self.before) if group.after else (self.before, self.after)
         other_visit = "earlier visit" if group.after else "later visit"
         volume = _volume(present, group.after or group.before)
+        # a certain prediction without the lesion: McKinley 2020, doi 10.1016/j.nicl.2019.102104
         certain = self.rule.certain_share * absent.threshold
         if volume < self.rule.min_mm3:
             return "unclear", f"smaller than {self.rule.min_mm3:.0f} mm³"
@@ -304,10 +283,7 @@ class _Pair:
     def _remaining_contrast(
         self, box: Box, mask: Mask, present: VisitMaps, absent: VisitMaps
     ) -> float:
-        """Return the share of a lesion's contrast found at the visit without it.
-
-        The contrast is relative to the surrounding normal tissue.
-        """
+        """Return the share of a lesion's contrast to its ring at the visit without it."""
         wide = ndimage.binary_dilation(mask, TOUCHING, iterations=RING_VOXELS)
         ring = wide & self.flair_change.normal[box]
         if not ring.any():
@@ -350,11 +326,7 @@ class _Pair:
     def _appeared(
         self, box: Box, lesion: Mask, other_labels: NDArray[np.integer], sign: float
     ) -> Mask:
-        """Find parts of a lesion beyond the noise of the other visit's borders.
-
-        Such a part is visible on FLAIR in every voxel, is at least as large as a new lesion must
-        be, and extends further from the other visit's lesions than borders move by chance.
-        """
+        """Find parts, as large as a new lesion, beyond the noise of the other visit's borders."""
         other_lesions = other_labels[box] > 0
         fresh = (
             lesion & ~other_lesions & (sign * self.flair_change.score[box] >= self.rule.flair_sd)

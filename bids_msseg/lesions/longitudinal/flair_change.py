@@ -1,4 +1,4 @@
-"""Change of FLAIR between two visits, compared with its noise in normal tissue."""
+"""Change of FLAIR against its noise (Schmidt et al. 2019, doi 10.1016/j.nicl.2019.101849)."""
 
 from __future__ import annotations
 
@@ -16,39 +16,29 @@ SMOOTHING_MM = 1.0
 AROUND_MM = 6.0
 SUSPECT_SHARE = 0.4
 """Share of the threshold from which tissue is not taken for normal."""
-STRATA = 10
+STRATA = 10  # of edge strength: a slight misregistration shows at edges
 MIN_NOISE = 1e-3
 NORMAL_MAD = 1.4826
 
 
 @dataclass(frozen=True, slots=True)
 class VisitMaps:
-    """One visit on the grid shared by both visits, arrays of shape (X, Y, Z).
+    """One visit on the grid shared by both visits, arrays of shape (X, Y, Z)."""
 
-    ``flair`` is in standard deviations of the brain; ``labels`` has the lesion numbers and
-    ``volumes_mm3`` the volumes of the table of the visit; ``threshold`` applies to the
-    probability; ``edge_mm`` is the longest edge of the acquired voxels.
-    """
-
-    flair: NDArray[np.floating]
+    flair: NDArray[np.floating]  # in standard deviations of the brain
     probability: NDArray[np.floating]
-    labels: NDArray[np.integer]
-    volumes_mm3: Mapping[int, float]
-    threshold: float = 0.5
-    edge_mm: float = 1.0
+    labels: NDArray[np.integer]  # numbers in the lesion table of the visit
+    volumes_mm3: Mapping[int, float]  # from that table
+    threshold: float = 0.5  # of the probability
+    edge_mm: float = 1.0  # longest edge of the acquired voxels
 
 
 @dataclass(frozen=True, slots=True)
 class FlairChange:
-    """Change of FLAIR between two visits, arrays of shape (X, Y, Z).
+    """Change of FLAIR between two visits in SDs of the brain, arrays of shape (X, Y, Z)."""
 
-    ``change`` is later minus earlier, minus the same in the surrounding normal tissue, in standard
-    deviations of the brain; ``noise`` is its SD in normal tissue with equally strong edges;
-    ``normal`` is the mask of that tissue.
-    """
-
-    change: NDArray[np.float32]
-    noise: NDArray[np.float32]
+    change: NDArray[np.float32]  # later minus earlier, minus that of surrounding normal tissue
+    noise: NDArray[np.float32]  # its SD in normal tissue with equally strong edges
     normal: Mask
 
     @property
@@ -61,12 +51,7 @@ class FlairChange:
 def measure_flair_change(
     before: VisitMaps, after: VisitMaps, inside: Mask, *, spacing: float = 1.0
 ) -> FlairChange:
-    """Measure how FLAIR changed, and the noise of the change in normal tissue.
-
-    The noise is estimated in ten strata of edge strength, because a slight misregistration shows
-    at edges. ``inside`` is the intersection of the brain masks; ``spacing`` is the edge of the
-    cubic voxels in mm.
-    """
+    """Measure the change of FLAIR and its noise inside both brain masks; cubic voxels in mm."""
     suspect = (before.labels > 0) | (after.labels > 0)
     for visit in (before, after):
         suspect |= visit.probability >= SUSPECT_SHARE * visit.threshold

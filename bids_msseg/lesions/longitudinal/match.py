@@ -21,10 +21,7 @@ Verbeek, Bioimaging 1993)."""
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Lesions of two visits that belong together, with the box that holds them.
-
-    ``before`` and ``after`` hold labels; one of them may be empty.
-    """
+    """Labels of matched lesions of two visits, one of which may have none, and their box."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
@@ -37,19 +34,7 @@ def carry_labels(
     threshold: float,
     centres: Mapping[int, tuple[int, int, int]],
 ) -> NDArray[np.int32]:
-    """Smooth the borders of labels resampled by nearest neighbour onto another grid.
-
-    Voxels above ``threshold`` of the linearly resampled probability within one voxel of a label
-    take the nearest label. A lesion without a voxel keeps one at its entry in ``centres`` (x, y,
-    z).
-
-    Examples
-    --------
-    >>> labels, p = np.zeros((9, 1, 1), int), np.zeros((9, 1, 1))
-    >>> labels[2:4], p[2:5] = 1, 0.9
-    >>> carry_labels(labels, p, 0.5, {1: (2, 0, 0), 2: (7, 0, 0)}).ravel()
-    array([0, 0, 1, 1, 1, 0, 0, 2, 0], dtype=int32)
-    """
+    """Smooth the borders of resampled labels; a lesion without a voxel keeps its centre."""
     occupied = labels > 0
     carried = np.zeros(labels.shape, np.int32)
     if occupied.any():
@@ -66,19 +51,7 @@ def carry_labels(
 
 
 def match_lesions(before: Labels, after: Labels) -> tuple[Group, ...]:
-    """Match the lesions of two visits on one grid by overlap.
-
-    Lesions of different visits that overlap no other but touch are matched too. Each lesion is in
-    exactly one group; lesions that merge or split form one group.
-
-    Examples
-    --------
-    >>> before, after = np.zeros((2, 9, 1, 1), int)
-    >>> before[1:3], before[5] = 1, 2
-    >>> after[2:6], after[8] = 4, 7
-    >>> [(group.before, group.after) for group in match_lesions(before, after)]
-    [((1, 2), (4,)), ((), (7,))]
-    """
+    """Match the lesions of two visits by overlap; lesions that overlap none match by touch."""
     places = [_places(before), _places(after)]
     nodes = [(visit, label) for visit in (0, 1) for label in places[visit]]
     linked = _links(before, after, [(0, 0, 0)])
@@ -94,17 +67,7 @@ def match_lesions(before: Labels, after: Labels) -> tuple[Group, ...]:
 
 
 def surface_mm2(labels: Labels, *, spacing: float = 1.0) -> dict[int, float]:
-    """Estimate the surface of each lesion in mm² from the faces of cubic voxels.
-
-    ``spacing`` is the voxel edge in mm.
-
-    Examples
-    --------
-    >>> cube = np.zeros((6, 6, 6), int)
-    >>> cube[1:4, 1:4, 1:4] = 5
-    >>> surface_mm2(cube)
-    {5: 36.0}
-    """
+    """Estimate the surface of each lesion in mm² from the faces of cubic voxels."""
     rim = np.pad(labels, 1)
     size = int(labels.max(initial=0)) + 1
     faces = np.zeros(size, np.int64)

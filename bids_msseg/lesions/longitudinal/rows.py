@@ -53,30 +53,21 @@ _CODE_DESCRIPTIONS: Final[Mapping[Code, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class ChangeRule:
-    """Thresholds for what counts as a change.
+    """Thresholds for what counts as a change."""
 
-    ``coverage`` and ``flair_sd`` are in SDs of noise of border and FLAIR; the shares limit
-    contrast and probability (of the threshold) at the visit without the lesion; ``min_mm3`` is a
-    sphere of 3 mm. ``border_sd_mm`` is a prior worth ``border_weight`` lesions.
-    """
-
-    coverage: float = 1.96
-    flair_sd: float = 3.0
-    contrast_share: float = 0.5
-    certain_share: float = 0.5
+    coverage: float = 1.96  # SDs of the border noise
+    flair_sd: float = 3.0  # SDs of the FLAIR noise
+    contrast_share: float = 0.5  # largest contrast at the visit without the lesion
+    certain_share: float = 0.5  # of the threshold: largest probability at that visit
+    # a sphere of 3 mm: Filippi et al. 2019, doi 10.1093/brain/awz144
     min_mm3: float = math.pi / 6 * 27
-    border_sd_mm: float = 0.25
-    border_weight: float = 10.0
+    border_sd_mm: float = 0.25  # prior of the border noise
+    border_weight: float = 10.0  # lesions that the prior counts as
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeRow:
-    """Change of one lesion, or of several that merge or split between visits.
-
-    ``reason`` explains the class, if needed. ``gained_mm3`` and ``lost_mm3`` are as shown by
-    FLAIR, ``flair_change_sd`` is in SDs of its noise, ``p_before`` and ``p_after`` are mean
-    probabilities over the same voxels, ``centre`` is in voxels of the common grid.
-    """
+    """Change of one lesion, or of several that merge or split between visits."""
 
     index: int
     change: Change
@@ -88,10 +79,10 @@ class ChangeRow:
     smallest_detectable_change_mm3: float
     gained_mm3: float
     lost_mm3: float
-    flair_change_sd: float
+    flair_change_sd: float  # in SDs of its noise
     p_before: float
     p_after: float
-    centre: Point
+    centre: Point  # in voxels of the common grid
 
     @property
     def change_mm3(self) -> float:

@@ -1,10 +1,7 @@
 """Consensus of raters' masks, and agreement of each rater with it or with the others.
 
-All computations are restricted to the union of the masks and its surroundings
-(:mod:`bids_msseg.lesions.raters.union`), so that no metric depends on the field of view. By
-default, probabilities are estimated in the union itself: each rim around it of voxels that nobody
-drew counts as agreement of all raters and makes STAPLE accept as lesion the voxels that only few
-drew (see ``benchmarks/consensus.py``).
+Probabilities are estimated in the union of the masks: empty voxels around it count as agreement of
+all raters, and STAPLE then accepts voxels that few raters drew (``benchmarks/consensus.py``).
 """
 
 from __future__ import annotations
@@ -72,28 +69,20 @@ class Consensus:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Voxel-wise and lesion-wise agreement of one mask with one consensus.
+    """Voxel-wise and lesion-wise agreement of one mask with one consensus."""
 
-    Specificity is counted inside the union of all masks involved, dilated by two voxels. Lesions
-    of at least 3 mm³ are matched by any overlap.
-    """
-
-    voxel: VoxelAgreement
-    lesion: LesionAgreement
+    voxel: VoxelAgreement  # specificity inside the union of the masks, dilated by SCORED_MARGIN
+    lesion: LesionAgreement  # any overlap, at least 3 mm³
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Score of one mask against a consensus in which its author has no vote.
-
-    ``algorithm`` is True if the mask is from an algorithm. ``left_out`` is the rater without a
-    vote, None if all vote; ``n_raters`` counts the votes.
-    """
+    """Score of one mask against a consensus in which its author has no vote."""
 
     assessed: str
     algorithm: bool
-    left_out: str | None
-    n_raters: int
+    left_out: str | None  # the rater without a vote; None if all raters vote
+    n_raters: int  # number of votes
     method: Method
     score: Score
 
@@ -116,10 +105,9 @@ def fuse_masks(
     Returns
     -------
     Consensus
-        Empty where nobody drew anything; a single rater's own mask where there is one rater. Where
-        STAPLE finds nobody's votes to tell anything (each sensitivity is one less specificity, as
-        of two raters inside their union), the share of the raters stands in its place.
-        The probability of what nobody drew is zero.
+        Empty if all masks are; the mask itself for one rater. If STAPLE finds no rater informative
+        (each sensitivity is one minus specificity, as for two raters inside their union), the
+        probability is the share of the raters. It is zero in voxels that no rater drew.
 
     Raises
     ------
@@ -158,7 +146,7 @@ def _weights(votes: Votes, method: Method, spacing: Spacing) -> NDArray[np.float
 
 def _estimate(votes: Votes, method: Method, weights: NDArray[np.float64]) -> Estimate:
     drawn = votes.drawn
-    # of nobody's drawing, or of one rater, there is nothing to estimate
+    # empty masks and a single rater leave nothing to estimate
     if method == "majority" or not drawn.size or len(drawn) == 1:
         return share_of_raters(drawn)
     if (drawn == drawn[0]).all():
@@ -251,10 +239,7 @@ def _compare(
 
 
 def crop_to_union(masks: Sequence[NDArray[Any]]) -> list[Mask]:
-    """Crop masks to the box of their union plus the margin for specificity.
-
-    Raises ValueError if there is no mask or the grids differ.
-    """
+    """Crop masks to the box of their union plus the margin for specificity."""
     votes = collect_votes(masks, margin=SCORED_MARGIN)
     return [votes.on_box(row) for row in votes.drawn]
 

@@ -1,10 +1,7 @@
 """Simultaneous truth and performance level estimation (STAPLE), plain and as opinion pool.
 
-STAPLE (Warfield et al. 2004, doi:10.1109/TMI.2004.828354) assumes independent raters and
-estimates, by expectation maximisation, the probability of each voxel and the sensitivity and
-specificity of each rater. In its form as a logarithmic opinion pool (LOP-STAPLE; Akhondi-Asl et
-al. 2014, doi:10.1109/TMI.2014.2329603), each rater's opinion of each voxel is raised to the power
-of a reliability weight. Weights of one yield STAPLE.
+Warfield et al. 2004, doi:10.1109/TMI.2004.828354; logarithmic opinion pool with a weight per rater
+and voxel (LOP-STAPLE): Akhondi-Asl et al. 2014, doi:10.1109/TMI.2014.2329603.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ from numpy.typing import NDArray
 __all__ = ["pooled_staple", "staple"]
 
 START = 0.99999
-"""Sensitivity and specificity of everybody before the first iteration, as in ITK."""
+"""Sensitivity and specificity of all raters before the first iteration, as in ITK."""
 _CLIP = 1e-12
 """Keeps logarithms finite where a rater is never wrong."""
 
@@ -28,11 +25,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Lesion probability of each voxel and estimated performance of each rater.
-
-    Sensitivity and specificity are NaN if the method does not estimate them; ``iterations`` is 0
-    if the method is not iterative.
-    """
+    """Lesion probability of each voxel and performance of each rater (NaN if not estimated)."""
 
     probability: Floats
     sensitivity: Floats
@@ -41,10 +34,7 @@ class Estimate:
 
 
 def share_of_raters(drawn: NDArray[np.bool_]) -> Estimate:
-    """Use the share of raters that drew a voxel as its probability.
-
-    ``drawn`` has shape (raters, voxels). Sensitivities and specificities are NaN.
-    """
+    """Use the share of raters that drew a voxel, shape (raters, voxels), as its probability."""
     unknown = np.full(len(drawn), np.nan)
     return Estimate(drawn.mean(axis=0, dtype=np.float64), unknown, unknown.copy(), 0)
 
@@ -64,7 +54,7 @@ def staple(drawn: NDArray[np.bool_], *, max_iterations: int = 1000) -> Estimate:
     -------
     Estimate
     """
-    # ITK wants two axes; the algorithm knows no neighbourhood
+    # ITK needs two axes; the algorithm does not use neighbouring voxels
     images = [sitk.GetImageFromArray(row.astype(np.uint8)[None]) for row in drawn]
     filter_: Any = sitk.STAPLEImageFilter()
     filter_.SetForegroundValue(1)
@@ -128,7 +118,7 @@ def pooled_staple(
     specificity = sensitivity.copy()
     probability = np.zeros(drawn.shape[1])
     iteration = 0
-    for iteration in range(1, max_iterations + 1):  # noqa: B007 told to the caller
+    for iteration in range(1, max_iterations + 1):  # noqa: B007 returned
         probability = _expect(votes_for, votes_against, prior, sensitivity, specificity)
         before = np.concatenate([sensitivity, specificity])
         sensitivity = _share(votes_for @ probability, votes_against @ probability, sensitivity)

@@ -1,8 +1,4 @@
-"""Masks of several raters, restricted to their union.
-
-Far from every mask, all raters agree that there is no lesion. The amount of such background
-depends on the field of view, and so would estimates that count it.
-"""
+"""Masks of raters in their union: the background would make estimates depend on the image."""
 
 from __future__ import annotations
 
@@ -21,17 +17,12 @@ Grid = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Votes:
-    """Masks of several raters inside their union, which may be dilated.
+    """Masks of several raters inside their union, on a box that may extend beyond the grid."""
 
-    ``drawn`` has shape (raters, voxels), with voxels in C order of the box. ``inside`` marks the
-    union on the box, which may extend beyond the grid: ``origin`` is its first voxel in the grid
-    and may be negative. ``shape`` is the grid (X, Y, Z).
-    """
-
-    drawn: NDArray[np.bool_]
-    inside: NDArray[np.bool_]
-    origin: Grid
-    shape: Grid
+    drawn: NDArray[np.bool_]  # shape (raters, voxels), voxels of the union in C order
+    inside: NDArray[np.bool_]  # the union on the box
+    origin: Grid  # first voxel of the box in the grid; may be negative
+    shape: Grid  # of the grid, (X, Y, Z)
 
     def on_box(self, values: NDArray[Any]) -> NDArray[Any]:
         """Put values of shape (voxels,) on the box, zero outside the union."""
@@ -52,25 +43,7 @@ class Votes:
 
 
 def collect_votes(masks: Sequence[NDArray[Any]], *, margin: int = 0) -> Votes:
-    """Gather what raters drew inside the union of their masks.
-
-    ``margin`` dilates the union in voxels, including diagonals. The grid is treated as
-    zero-padded, so padding or cropping air changes nothing. Raises ValueError if there is no mask
-    or the grids differ.
-
-    Examples
-    --------
-    >>> first, second = np.zeros((2, 9, 1, 1), bool)
-    >>> first[0], second[1] = True, True
-    >>> collect_votes([first, second]).drawn
-    array([[ True, False],
-           [False,  True]])
-    >>> votes = collect_votes([first, second], margin=1)
-    >>> votes.drawn.shape, votes.origin
-    ((2, 36), (-1, -1, -1))
-    >>> votes.on_grid(votes.drawn.mean(axis=0)).ravel()
-    array([0.5, 0.5, 0. , 0. , 0. , 0. , 0. , 0. , 0. ])
-    """
+    """Gather the masks inside their union, dilated by ``margin`` voxels also beyond the grid."""
     if not len(masks):
         raise ValueError("no masks to combine")
     shape = masks[0].shape

@@ -1,8 +1,4 @@
-"""Slices and close-ups of one visit with the outlined lesions of both masks.
-
-Every slice is a grey picture. The borders of :data:`KINDS` are separate lines on top of it, so
-that a page can draw, hide and link them.
-"""
+"""Slices and close-ups of one visit with the lesions of both masks outlined by separate lines."""
 
 from __future__ import annotations
 
@@ -50,13 +46,13 @@ KINDS: Mapping[str, str] = {
     FALSE: "automatic lesion, false positive",
     UNCOUNTED: "below the minimum volume",
 }
-"""Kinds of line and what a legend calls them."""
+"""Kinds of line, and their names in a legend."""
 PLANES = (AXIAL, CORONAL, SAGITTAL)
 
 RIM_MM = 3.0
-"""What is shown around the brain mask."""
+"""Width of the rim that is shown around the brain mask."""
 NEAR_MM = 20.0
-"""What is shown around lesions where there is no brain mask, so that no face is drawn."""
+"""Width of the rim around lesions without a brain mask, so that no face is drawn."""
 GAP_MM = 4.0
 """Distance of two slices, where the voxels allow it."""
 PIXEL_MM = 0.8
@@ -71,15 +67,11 @@ WIDEST_MM = 100.0
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Border of one lesion on one slice; ``kind`` is one of :data:`KINDS`.
-
-    ``index`` is its number in the lesion table, 0 if not counted. ``borders`` are points (x, y) in
-    voxels of the tile.
-    """
+    """Border of one lesion on one slice; ``kind`` is one of :data:`KINDS`."""
 
     kind: str
-    index: int
-    borders: tuple[outlines.Loop, ...]
+    index: int  # number in the lesion table, 0 if not counted
+    borders: tuple[outlines.Loop, ...]  # points (x, y) in voxels of the tile
 
     @property
     def side(self) -> str:
@@ -94,18 +86,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A slice, or a part of it, in grey, with the borders of lesions.
-
-    ``position`` is the world coordinate; ``pixels`` have shape (height, width, 3). ``edges``
-    (voxel width, height) and the tile's ``width`` and ``height`` are in mm.
-    """
+    """A slice, or a part of it, in grey, with the borders of lesions."""
 
     plane: Plane
-    position: str
-    pixels: canvas.Picture
-    edges: tuple[float, float]
-    width: float
-    height: float
+    position: str  # world coordinate
+    pixels: canvas.Picture  # (height, width, 3)
+    edges: tuple[float, float]  # voxel width and height in mm
+    width: float  # mm
+    height: float  # mm
     lines: tuple[Line, ...]
 
     @property
@@ -147,11 +135,7 @@ class Scene:
         return both
 
     def slices(self, counts: Mapping[str, int]) -> list[Tile]:
-        """Draw the slices with most disagreement; ``counts`` is the maximum by plane.
-
-        Remaining places show the slices with most lesion. The order is axial, coronal, sagittal;
-        the list is empty if both masks are empty.
-        """
+        """Draw slices with most disagreement, then with most lesion; ``counts`` is by plane."""
         if not self._union.any():
             return []
         volume = self._ras.voxel_volume
@@ -169,11 +153,7 @@ class Scene:
         return tiles
 
     def close_up(self, side: str, index: int, planes: tuple[Plane, ...] = PLANES) -> list[Tile]:
-        """Draw square close-ups of one lesion, through the voxel nearest its centre.
-
-        ``side`` is ``manual`` or ``auto``, ``index`` the number in the lesion table. Raises
-        KeyError if there is no such lesion.
-        """
+        """Draw square close-ups of one lesion, through the voxel nearest its centre."""
         boxes = self._boxes[side]
         lesion_box = boxes[index - 1] if 0 < index <= len(boxes) else None
         if lesion_box is None:

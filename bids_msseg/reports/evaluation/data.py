@@ -9,6 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_msseg.reports.evaluation import columns
+
 Row = Mapping[str, Any]
 
 # lesions.tsv, column "side"
@@ -30,209 +32,46 @@ REGION: Final = "region"
 SIZE_LEVELS: Final = ("<10", "10-100", "100-1000", ">1000")
 """Lesion volume in mm³: below 10, 10 to below 100, 100 to below 1000, 1000 and more."""
 
-METRICS: Final = (
-    "dice",
-    "ppv",
-    "sensitivity",
-    "volume_difference_ml",
-    "volume_difference_relative",
-    "hd95_mm",
-    "assd_mm",
-    "surface_dice_1mm",
-    "ndsc",
-    "lesion_sensitivity",
-    "lesion_ppv",
-    "lesion_f1",
-    "isbi_ltpr",
-    "isbi_lfpr",
-    "isbi_score",
-    "anima_default_sensitivity",
-    "anima_default_ppv",
-    "anima_default_f1",
-    "anima_paper_sensitivity",
-    "anima_paper_ppv",
-    "anima_paper_f1",
-    "ece",
-    "ece_brain",
-)
-"""Figures of one visit that are averaged by site; NaN where not defined."""
-
-SUBJECTS: Final = (
-    "name",
-    "participant_id",
-    "session_id",
-    "site",
-    "volume_manual_ml",
-    "volume_auto_ml",
-    "volume_mean_ml",
-    "n_manual",
-    "n_found",
-    "n_missed",
-    "n_auto",
-    "n_true",
-    "n_false",
-    *METRICS,
-    "resampled",
-)
-"""One row per visit; ``name`` is ``sub-<label>[_ses-<label>]`` and equals :attr:`Case.name`."""
-
-LESIONS: Final = (
-    "name",
-    "site",
-    "side",
-    "index",
-    "state",
-    "volume_mm3",
-    "n_voxels",
-    "size",
-    "x",
-    "y",
-    "z",
-    "i",
-    "j",
-    "k",
-    "region",
-    "share_periventricular",
-    "share_juxtacortical",
-    "share_infratentorial",
-    "share_deep_white_matter",
-    "overlap_mm3",
-    "overlap_share",
-    "n_partners",
-    "partners",
-    "mean_probability",
-    "max_probability",
-)
-"""One row per lesion of either side; ``index`` is its value in ``auto_labels`` or
-``manual_labels``; x, y, z are mm (RAS+ world) and i, j, k the voxel indices of a voxel of the
-lesion, the one nearest to the centre of mass."""
-
-SITES: Final = (
-    "site",
-    "metric",
-    "n_patients",
-    "n_visits",
-    "n_undefined",
-    "mean",
-    "low",
-    "high",
-    "median",
-    "minimum",
-    "maximum",
-)
-"""One row per site and metric, then ``all sites``; low and high only from five patients on."""
-
-COHORT_STATISTICS: Final = (
-    "pearson_r",
-    "icc_2_1",
-    "bland_altman_bias_ml",
-    "bland_altman_lower_ml",
-    "bland_altman_upper_ml",
-    "isbi_score",
-    "n_both_empty",
-    "n_manual_empty",
-    "n_auto_empty",
-    "n_without_auto",
-    "n_without_manual",
-)
-COHORT: Final = ("scope", "name", "statistic", "value", "low", "high", "n_patients", "n_visits")
-"""One row per site (``scope`` site) and statistic, then over all (``scope`` all)."""
-
-STRATA: Final = (
-    "scope",
-    "name",
-    "stratum",
-    "level",
-    "n_patients",
-    "n_manual",
-    "n_found",
-    "sensitivity",
-    "sensitivity_low",
-    "sensitivity_high",
-    "n_auto",
-    "n_true",
-    "ppv",
-    "ppv_low",
-    "ppv_high",
-    "f1",
-)
-"""One row per visit, site and all; ``stratum`` is size or region, ``level`` its class."""
-
-RELIABILITY: Final = (
-    "scope",
-    "name",
-    "bin_low",
-    "bin_high",
-    "n_voxels",
-    "mean_probability",
-    "share_lesion",
-)
-"""One row per visit, site and all, and bin of probability; only where there are probabilities."""
-
+METRICS: Final = tuple(columns.METRICS)
+COHORT_STATISTICS: Final = tuple(columns.COHORT_STATISTICS)
 TABLES: Final[Mapping[str, tuple[str, ...]]] = {
-    "subjects": SUBJECTS,
-    "lesions": LESIONS,
-    "sites": SITES,
-    "cohort": COHORT,
-    "strata": STRATA,
-    "reliability": RELIABILITY,
+    stem: tuple(texts) for stem, texts in columns.TABLE_COLUMNS.items()
 }
 """Columns by file stem, in the order of the files."""
-
-SEGMENTERS: Final = (
-    "segmenter",
-    "metric",
-    "n_patients",
-    "n_visits",
-    "mean",
-    "low",
-    "high",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "n_paired",
-)
-"""One row per segmenter and metric, on the visits that all segmenters have; the differences are
-from the first segmenter, within visits."""
-
-COMPARED: Final[Mapping[str, tuple[str, ...]]] = {"segmenters": SEGMENTERS}
+COMPARED: Final[Mapping[str, tuple[str, ...]]] = {
+    stem: tuple(texts) for stem, texts in columns.COMPARED_COLUMNS.items()
+}
 """The table that there is only where several segmenters are compared."""
+SUBJECTS: Final = TABLES["subjects"]
+LESIONS: Final = TABLES["lesions"]
+STRATA: Final = TABLES["strata"]
+SEGMENTERS: Final = COMPARED["segmenters"]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Two masks of one visit on one grid, arrays (x, y, z) as stored, not reoriented.
-
-    Masks include uncounted lesions; labels number counted ones by decreasing volume. ``affine``
-    maps voxels to world mm (RAS+). Pictures show only the ``brain`` or, without it, the
-    surroundings of lesions, so that no face is visible.
-    """
+    """Two masks of one visit on one grid, arrays (x, y, z) as stored, not reoriented."""
 
     name: str
     site: str
     image: NDArray[np.float32] | None
-    auto: NDArray[np.bool_]
+    auto: NDArray[np.bool_]  # with uncounted lesions
     manual: NDArray[np.bool_]
-    auto_labels: NDArray[np.int32]
+    auto_labels: NDArray[np.int32]  # counted lesions by decreasing volume
     manual_labels: NDArray[np.int32]
     spacing_mm: tuple[float, float, float]
-    affine: NDArray[np.float64]
+    affine: NDArray[np.float64]  # voxels to world mm (RAS+)
     subject_row: Row
     lesion_rows: Sequence[Row]
-    brain: NDArray[np.bool_] | None = None
+    brain: NDArray[np.bool_] | None = None  # what pictures show; None: surroundings of lesions
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A finished evaluation: tables, definitions of columns, notes and cases.
-
-    ``cases`` returns a new iterator that loads one case at a time, in the order of ``subjects``.
-    ``tables`` and ``definitions`` are by file stem (:data:`TABLES`, :data:`COMPARED`); undefined
-    numbers are NaN, unknown text ``n/a``.
-    """
+    """A finished evaluation: tables, definitions of columns, notes and cases."""
 
     title: str
-    cases: Callable[[], Iterator[Case]]
-    tables: Mapping[str, Sequence[Row]]
-    definitions: Mapping[str, Mapping[str, str]]
+    cases: Callable[[], Iterator[Case]]  # loads one at a time, in the order of ``subjects``
+    tables: Mapping[str, Sequence[Row]]  # by file stem; undefined: NaN, unknown text: n/a
+    definitions: Mapping[str, Mapping[str, str]]  # by file stem and column
     notes: tuple[str, ...] = ()

@@ -18,11 +18,7 @@ LINES = {
 
 
 def agreement_plots(subjects: Sequence[Row], cohort: Iterable[Row]) -> tuple[Plot, ...]:
-    """Plot automatic against manual load, and differences as a Bland-Altman plot.
-
-    Arguments are rows of ``subjects`` and ``cohort``; the latter provide the lines. The tuple is
-    empty if no visit has both loads.
-    """
+    """Plot automatic against manual load, and a Bland-Altman plot; empty without both loads."""
     sites = list(dict.fromkeys(str(row["site"]) for row in subjects))
     rows = [row for row in subjects if _has_numbers(row, "volume_manual_ml", "volume_auto_ml")]
     if not rows:
@@ -36,10 +32,7 @@ def agreement_plots(subjects: Sequence[Row], cohort: Iterable[Row]) -> tuple[Plo
 
 
 def reliability_plot(rows: Sequence[Row]) -> tuple[Plot, ...]:
-    """Plot the share of lesion voxels against probability, from ``reliability`` rows.
-
-    The tuple is empty without probabilities.
-    """
+    """Plot the share of lesion voxels against probability; empty without probabilities."""
     bins = [row for row in rows if _has_numbers(row, "mean_probability", "share_lesion")]
     all_sites = [row for row in bins if row["scope"] == ALL]
     if not all_sites:

@@ -1,8 +1,4 @@
-"""Page of an evaluation: automatic against manual masks, in numbers, plots and pictures.
-
-Every number is a cell of one of the tables passed to the page. Pictures are drawn one case at a
-time; a cohort of many cases has fewer of them, and the page states so.
-"""
+"""Page of an evaluation: automatic against manual masks, in numbers, plots and pictures."""
 
 from __future__ import annotations
 
@@ -90,15 +86,11 @@ HEADLINES = ("dice", "ppv", "sensitivity", "lesion_sensitivity", "lesion_ppv", "
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Maximum number of pictures per case.
+    """Maximum number of pictures per case."""
 
-    ``slices`` is by plane; ``close_up_planes`` start with axial; ``close_ups`` applies to missed
-    and to false lesions separately.
-    """
-
-    slices: Mapping[str, int]
-    close_up_planes: int
-    close_ups: int
+    slices: Mapping[str, int]  # by plane
+    close_up_planes: int  # axial first
+    close_ups: int  # of missed and of false lesions each
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,29 +106,22 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class CaseView:
-    """One visit as the template of the evaluation page shows it.
-
-    ``figures`` are (label, unit, text); ``tiles`` are (tile, data URI). ``cards`` and ``totals``
-    are by state, ``missed`` and ``false``; ``totals`` include lesions without a card.
-    """
+    """One visit as the template of the evaluation page shows it."""
 
     anchor: str
     name: str
     site: str
-    figures: tuple[tuple[str, str, str], ...]
+    figures: tuple[tuple[str, str, str], ...]  # label, unit, text
     resampled: str
-    tiles: tuple[tuple[Tile, Markup], ...]
-    cards: Mapping[str, tuple[Card, ...]]
-    totals: Mapping[str, int]
+    tiles: tuple[tuple[Tile, Markup], ...]  # with its data URI
+    cards: Mapping[str, tuple[Card, ...]]  # by state, missed and false
+    totals: Mapping[str, int]  # by state, also lesions without a card
     lesions: Sheet
     strata: Sheet
 
 
 def write_page(evaluation: Evaluation, out: Path) -> Path:
-    """Write the self-contained ``evaluation.html`` to ``out`` and return its path.
-
-    Cases are loaded one at a time. Raises CannotCreateError if the page cannot be written.
-    """
+    """Write the self-contained ``evaluation.html`` and return its path, or CannotCreateError."""
     return page.save(out / FILE_NAME, render_page(evaluation))
 
 
@@ -182,17 +167,7 @@ def render_page(evaluation: Evaluation) -> str:
 
 
 def plan_for(cases: int, disagreements: int) -> Plan:
-    """Choose the number of pictures per case, so that pages of large cohorts stay small.
-
-    ``disagreements`` counts missed and false lesions of all cases.
-
-    Examples
-    --------
-    >>> plan_for(13, 300)
-    Plan(slices={'axial': 6, 'coronal': 2, 'sagittal': 2}, close_up_planes=3, close_ups=1000)
-    >>> plan_for(200, 6000)
-    Plan(slices={'axial': 1, 'coronal': 1, 'sagittal': 1}, close_up_planes=1, close_ups=10)
-    """
+    """Choose the number of pictures per case, so that pages of large cohorts stay small."""
     counts = (6, 2, 2) if cases <= 30 else (3, 1, 1) if cases <= 80 else (1, 1, 1)
     slices = {plane.name: count for plane, count in zip(PLANES, counts, strict=True)}
     max_close_ups = 1000 if disagreements <= 4000 else max(3, 2000 // max(1, cases))

@@ -52,16 +52,13 @@ DIGITS = {"ece": 3, "ece_brain": 4, "mean_probability": 2}
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """Heading of a column; ``title`` is its definition.
-
-    ``extra`` columns are hidden until the reader asks for them.
-    """
+    """Heading of a column; ``title`` is its definition."""
 
     label: str
     unit: str = ""
     title: str = ""
     numeric: bool = True
-    extra: bool = False
+    extra: bool = False  # hidden at first
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,35 +79,17 @@ class Sheet:
 
 
 def anchor_of(name: str) -> str:
-    """Convert the name of a visit to an HTML anchor.
-
-    Examples
-    --------
-    >>> anchor_of("sub-01_ses-2"), anchor_of('a "<b>')
-    ('sub-01_ses-2', 'a-b-')
-    """
+    """Convert the name of a visit to an HTML anchor."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name)
 
 
 def lesion_anchor(name: str, side: str, index: int) -> str:
-    """Return the anchor of a lesion's table row.
-
-    Examples
-    --------
-    >>> lesion_anchor("sub-01", "auto", 3)
-    'sub-01-auto-3'
-    """
+    """Return the anchor of a lesion's table row."""
     return f"{anchor_of(name)}-{side}-{index}"
 
 
 def heading(name: str, title: str = "", *, numeric: bool = True, extra: bool = False) -> Heading:
-    """Build a readable heading, with unit, from the name of a column.
-
-    Examples
-    --------
-    >>> heading("hd95_mm").label, heading("hd95_mm").unit, heading("anima_paper_f1").label
-    ('HD95', 'mm', 'Anima paper F1')
-    """
+    """Build a readable heading, with unit, from the name of a column."""
     ending = next((end for end in UNITS if name.endswith(end)), "")
     unit = UNITS.get(ending, "mm" if name in MILLIMETRES else "")
     parts = name.removesuffix(ending).split("_")
@@ -119,17 +98,7 @@ def heading(name: str, title: str = "", *, numeric: bool = True, extra: bool = F
 
 
 def format_value(name: str, value: object) -> str:
-    """Format a cell by its column or metric; None and NaN become ``n/a``.
-
-    Examples
-    --------
-    >>> format_value("dice", 0.5678), format_value("n_false", 3)
-    ('0.57', '3')
-    >>> format_value("volume_difference_ml", -41.26), format_value("volume_difference_ml", 1.25)
-    ('-41.3', '+1.25')
-    >>> format_value("dice", float("nan")), format_value("x", -3.14)
-    ('n/a', '-3.1')
-    """
+    """Format a cell by its column or metric; None and NaN become ``n/a``."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return MISSING
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -152,11 +121,7 @@ def sheet(
     anchor: Callable[[Row], str] = lambda _: "",
     extra: Collection[str] = (),
 ) -> Sheet:
-    """Arrange the columns ``names`` of a table for display.
-
-    ``link`` and ``anchor`` return the target of a row's first cell and the row's own anchor;
-    columns in ``extra`` are hidden until the reader asks for them.
-    """
+    """Arrange the columns ``names`` of a table for display; those in ``extra`` hidden at first."""
     headings = tuple(
         heading(
             name,
@@ -180,11 +145,7 @@ def sheet(
 def pivot(
     rows: Sequence[Row], group: str, item: str, value: str, definitions: Mapping[str, str]
 ) -> Sheet:
-    """Pivot a long table: one row per item, one column per group.
-
-    ``group``, ``item`` and ``value`` are column names; cells show the value and its interval
-    (``low`` to ``high``) if known. ``definitions`` are by column and by item.
-    """
+    """Pivot a long table: one row per item, one column per group, with intervals if known."""
     groups = list(dict.fromkeys(str(row[group]) for row in rows))
     items = list(dict.fromkeys(str(row[item]) for row in rows))
     cells = {(str(row[item]), str(row[group])): row for row in rows}

@@ -16,9 +16,9 @@ from bids_msseg.reports.tables import Row
 from bids_msseg.reports.text import MISSING, listed
 
 MAX_LEVELS = 12
-"""A column with more different words divides nothing."""
+"""Largest number of different values of a column that groups visits."""
 MIN_NUMBERS = 3
-"""A column with fewer different numbers is no axis."""
+"""Smallest number of different numbers of a column that forms an axis."""
 GROUP_LEVELS = ("session_id", "contrasts", "flair_voxel_mm", "qc_rating")
 GROUP_NUMBERS = ("brain_volume_ml", "brain_parenchymal_fraction", "ventricular_fraction")
 EVERYBODY = "everybody"
@@ -28,12 +28,9 @@ _COMMA = re.compile(r"^\s*([-+]?[0-9]+),([0-9]{1,2}|[0-9]{4,})\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Facets:
-    """Columns that group the cohort, and numeric columns for axes, in visit order.
+    """Columns that group the cohort, and numeric columns for axes, in visit order."""
 
-    Unknown values are ``n/a`` in ``levels`` and None in ``numbers``.
-    """
-
-    levels: Mapping[str, tuple[str, ...]]
+    levels: Mapping[str, tuple[str, ...]]  # n/a if unknown
     numbers: Mapping[str, tuple[float | None, ...]]
 
 
@@ -46,11 +43,7 @@ class Participants:
 
 
 def read_participants(bids_dir: Path | None) -> Participants:
-    """Read ``participants.tsv``, which may be missing; labels may lack ``sub-``.
-
-    An unreadable table results in no rows and a note; contradictory cells of one participant
-    become ``n/a``.
-    """
+    """Read ``participants.tsv``, which may be missing; labels may lack ``sub-``."""
     if bids_dir is None:
         return Participants({})
     path = bids_dir / PARTICIPANTS
@@ -72,16 +65,7 @@ def read_participants(bids_dir: Path | None) -> Participants:
 
 
 def note_absent(people: Participants, rows: Sequence[Row]) -> tuple[str, ...]:
-    """Note which participants of the group table are not in ``participants.tsv``.
-
-    Examples
-    --------
-    >>> rows = [{"participant_id": "sub-1"}, {"participant_id": "sub-2"}]
-    >>> note_absent(Participants({"sub-1": {}}), rows)
-    ('not in participants.tsv: sub-2',)
-    >>> note_absent(Participants({}), rows)
-    ()
-    """
+    """Note which participants of the group table are not in ``participants.tsv``."""
     ids = dict.fromkeys(row["participant_id"] for row in rows)
     absent = [name for name in ids if name not in people.rows]
     return (f"not in {PARTICIPANTS}: {listed(absent)}",) if people.rows and absent else ()
@@ -133,19 +117,7 @@ def _is_age(name: str) -> bool:
 
 
 def find_facets(rows: Sequence[Row], people: Mapping[str, Row]) -> Facets:
-    """Find the columns that group the visits and the numeric ones for axes.
-
-    Columns of the participants come first; constant columns are left out. ``people`` is
-    :attr:`Participants.rows`.
-
-    Examples
-    --------
-    >>> rows = [{"participant_id": f"sub-{i}"} for i in range(4)]
-    >>> people = {f"sub-{i}": {"site": "AB"[i % 2], "age": str(30 + i)} for i in range(3)}
-    >>> facets = find_facets(rows, people)
-    >>> dict(facets.levels), dict(facets.numbers)
-    ({'site': ('A', 'B', 'A', 'n/a')}, {'age': (30.0, 31.0, 32.0, None)})
-    """
+    """Find the columns that group the visits and the numeric ones for axes."""
     participant_columns = list(dict.fromkeys(name for row in people.values() for name in row))
     table = {
         name: tuple(people.get(row["participant_id"], {}).get(name, MISSING) for row in rows)
@@ -171,11 +143,7 @@ def find_facets(rows: Sequence[Row], people: Mapping[str, Row]) -> Facets:
 
 
 def summarise(rows: Sequence[Row], loads: Sequence[float | None], facets: Facets) -> list[Row]:
-    """Summarise the loads (mL) of all visits and of every level of every column.
-
-    ``loads`` follow ``rows``; None means no result. Returns rows of ``group_lesions_summary.tsv``;
-    quartiles use linear interpolation.
-    """
+    """Summarise loads (mL; None: no result) of all visits and of every level of every column."""
     groups = [(EVERYBODY, EVERYBODY, list(range(len(rows))))]
     for name, values in facets.levels.items():
         for level in sorted(set(values), key=lambda text: (text == MISSING, text)):
@@ -226,10 +194,7 @@ def _describe(
 
 
 def _number(value: str) -> float | None:
-    """Parse a number; None if it is not finite or not a number.
-
-    A decimal comma is accepted unless it may separate thousands.
-    """
+    """Parse a finite number, or return None; a comma that may separate thousands is refused."""
     try:
         number = float(_COMMA.sub(r"\1.\2", value))
     except ValueError:
@@ -242,10 +207,7 @@ def _known_values(values: Sequence[str]) -> set[str]:
 
 
 def _is_axis(name: str, values: Sequence[str]) -> bool:
-    """Return whether a column has enough different numbers, and only numbers, for an axis.
-
-    Columns of ages may contain other values, which are reported in notes.
-    """
+    """Return whether a column has enough numbers, and (except for ages) only numbers."""
     distinct = _known_values(values)
     numbers = {number for value in distinct if (number := _number(value)) is not None}
     only_numbers = _is_age(name) or all(_number(value) is not None for value in distinct)
@@ -253,10 +215,7 @@ def _is_axis(name: str, values: Sequence[str]) -> bool:
 
 
 def _divides(name: str, values: Sequence[str]) -> bool:
-    """Return whether a column with few different values can group the visits.
-
-    Numeric columns qualify only if they hold codes, such as those of sites, or cannot be an axis.
-    """
+    """Return whether a column has few different values, which are codes or no axis."""
     distinct = _known_values(values)
     if not 2 <= len(distinct) <= MAX_LEVELS:
         return False

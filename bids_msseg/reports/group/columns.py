@@ -17,17 +17,14 @@ MIN_VOLUME_OPTIONS = ("min_lesion_volume_mm3", "min_lesion_volume")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the group table, for the TSV file, data dictionary and page.
-
-    ``value`` returns None if unknown. ``shown`` is the heading on the page; empty: not shown.
-    """
+    """One column of the group table, for the TSV file, data dictionary and page."""
 
     name: str
     description: str
-    value: Callable[[VisitRecord], object]
+    value: Callable[[VisitRecord], object]  # None if unknown
     units: str = ""
     levels: Mapping[str, str] = field(default_factory=dict)
-    shown: str = ""
+    shown: str = ""  # heading on the page; empty: not shown
     digits: int | None = None
 
 
@@ -57,7 +54,7 @@ def identity_columns() -> tuple[Column, ...]:
     )
 
 
-def trust_columns() -> tuple[Column, ...]:
+def reliability_columns() -> tuple[Column, ...]:
     """List the columns of the load interval and of the image quality check."""
     expert = "of the load that the experts of the training data would have marked"
     return (

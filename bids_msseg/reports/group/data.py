@@ -24,41 +24,33 @@ MAX_FLAGS = 20
 """Kinds of flags that the filter lists."""
 OTHER_FLAG = "other quality flags"
 _NUMBER = re.compile(r"(?<![\w.])(?:\d+(?:\.\d+)?|\.\d+)")
-"""Not those that are part of a word, such as T1w."""
+"""Numbers that are not part of a word, such as T1w."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """Data that the group page shows, per visit in the order of ``records``.
-
-    ``loads`` are in mL, after QC if given, and ``atlases`` then omit ``excluded`` (visits rejected
-    by a reader). ``reviewed`` is None without QC. ``columns`` are those shown, participant first;
-    ``mixtures`` describe differences between visits that limit comparisons.
-    """
+    """Data that the group page shows, per visit in the order of ``records``."""
 
     out_dir: Path
     records: tuple[VisitRecord, ...]
     rows: tuple[Row, ...]
-    columns: tuple[Column, ...]
-    loads: tuple[float | None, ...]
-    excluded: frozenset[str]
-    reviewed: int | None
+    columns: tuple[Column, ...]  # those shown, participant first
+    loads: tuple[float | None, ...]  # mL, after QC if given
+    excluded: frozenset[str]  # visits that a reader rejected
+    reviewed: int | None  # None without QC
     facets: Facets
     summary: tuple[Row, ...]
-    mixtures: tuple[str, ...]
+    mixtures: tuple[str, ...]  # differences between visits that limit comparisons
     frequency: Frequency | None
     atlases: tuple[AtlasView, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """Kinds of flags with visit counts, most frequent first, and the kinds of each visit.
-
-    ``visits`` holds, for each visit, indices into ``kinds``.
-    """
+    """Kinds of flags with visit counts, most frequent first, and the kinds of each visit."""
 
     kinds: tuple[tuple[str, int], ...]
-    visits: tuple[tuple[int, ...], ...]
+    visits: tuple[tuple[int, ...], ...]  # indices into kinds
 
     @property
     def flagged(self) -> int:
@@ -67,19 +59,7 @@ class Flags:
 
 
 def sort_flags(records: Iterable[VisitRecord]) -> Flags:
-    """Group flags into kinds, ignoring numbers in their text.
-
-    There are at most :data:`MAX_FLAGS` kinds; the last then stands for all others.
-
-    Examples
-    --------
-    >>> texts = (("T1w: 3.3 mm",), (), ("T1w: 5 mm", "T2w: noisy"))
-    >>> sorted_flags = sort_flags(VisitRecord("1", None, "", "ok", flags=flags) for flags in texts)
-    >>> sorted_flags.kinds
-    (('T1w: … mm', 2), ('T2w: noisy', 1))
-    >>> sorted_flags.visits, sorted_flags.flagged
-    (((0,), (), (0, 1)), 2)
-    """
+    """Group flags into at most :data:`MAX_FLAGS` kinds, ignoring numbers in their text."""
     kinds_by_visit = [{_kind(text) for text in _remarks(record)} for record in records]
     counts = Counter(kind for kinds in kinds_by_visit for kind in kinds)
     names = sorted(counts, key=lambda kind: (-counts[kind], kind))
@@ -99,15 +79,7 @@ def _kind(flag: str) -> str:
 
 
 def pack(values: Sequence[Hashable]) -> list[Any] | dict[str, list[Any]]:
-    """Encode values with many repeats as ``levels`` and ``codes``; else return a list.
-
-    Examples
-    --------
-    >>> pack(["a", "b", "c"])
-    ['a', 'b', 'c']
-    >>> pack(["ok", "ok", "failed", "ok"])
-    {'levels': ['ok', 'failed'], 'codes': [0, 0, 1, 0]}
-    """
+    """Encode values with many repeats as ``levels`` and ``codes``; else return a list."""
     place = {value: code for code, value in enumerate(dict.fromkeys(values))}
     if 2 * len(place) > len(values):
         return list(values)
@@ -115,13 +87,7 @@ def pack(values: Sequence[Hashable]) -> list[Any] | dict[str, list[Any]]:
 
 
 def shorten(value: float | None) -> float | None:
-    """Round a number to six significant digits.
-
-    Examples
-    --------
-    >>> [shorten(x) for x in (12.3456789, 3.0, None)]
-    [12.3457, 3, None]
-    """
+    """Round a number to six significant digits."""
     if value is None:
         return None
     return _int_if_whole(float(f"{value:.6g}"))
@@ -134,11 +100,7 @@ def _int_if_whole(value: float) -> float:
 def page_data(
     cohort: Cohort, flags: Flags, pictures: Sequence[str | None] = ()
 ) -> dict[str, object]:
-    """Collect the JSON data of the page's script, by column in visit order.
-
-    ``pictures`` holds each visit's thumbnail address, empty if there are none. Lists with repeated
-    values are encoded by :func:`pack`.
-    """
+    """Collect the JSON data of the page's script, by column in visit order."""
     finished = [record if record.status == "ok" else None for record in cohort.records]
     levels, numbers = cohort.facets.levels, cohort.facets.numbers
     return {
@@ -174,10 +136,7 @@ def _column(cohort: Cohort, column: Column) -> dict[str, object]:
 
 
 def text_on_page(row: Mapping[str, str], column: Column) -> str:
-    """Format a cell for the page; the column of flags also shows the reason.
-
-    Numbers are rounded; the table file has all digits.
-    """
+    """Format a cell for the page with rounded numbers; flags also show the reason."""
     value = row[column.name]
     if column.name == "flags":
         remarks = [text for text in (row["reason"], value) if text != MISSING]

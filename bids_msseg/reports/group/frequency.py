@@ -29,7 +29,7 @@ MIN_WIDTH = 480
 SCALE = 0.8
 """Millimetres a pixel."""
 COLOURS = np.array([[120, 20, 60], [220, 60, 20], [255, 170, 20], [255, 250, 190]], float)
-"""From one participant to the most anywhere."""
+"""Colours from one participant to the largest number of participants at one place."""
 _SPACE = re.compile(
     r"_space-(?P<name>[0-9A-Za-z+]+)_res-(?P<resolution>\d+)_label-L_mask\.nii\.gz$"
 )
@@ -37,24 +37,17 @@ _SPACE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Frequency:
-    """Lesion frequency map of a cohort in a TemplateFlow space.
-
-    ``share`` is the share of participants (0 to 1) with a lesion at any visit; ``most`` is the
-    largest number of participants with a lesion at one place.
-    """
+    """Lesion frequency map of a cohort in a TemplateFlow space."""
 
     space: str
     resolution: int
-    share: Volume
+    share: Volume  # of participants with a lesion at any visit, 0 to 1
     participants: int
-    most: int
+    most: int  # largest number of participants with a lesion at one place
 
 
 def lesion_frequency(out_dir: Path, visits: Iterable[Visit]) -> Frequency | None:
-    """Map the share of participants with lesions in the most common template space.
-
-    Returns None if fewer than two participants have a mask in it.
-    """
+    """Map lesion frequency in the most common template space; None below two participants."""
     masks: dict[tuple[str, int], dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for visit in visits:
         folder = visit_dir(out_dir, visit) / "anat"

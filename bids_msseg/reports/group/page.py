@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from bids_msseg.bids.record import VisitRecord
+from bids_msseg.bids.record import VisitRecord, recorded_visit
 from bids_msseg.bids.visit import Visit
 from bids_msseg.lesions.regions import Region
 from bids_msseg.reports import page
@@ -17,7 +17,7 @@ from bids_msseg.reports.check import check_page
 from bids_msseg.reports.group.data import ROWS, Cohort, page_data, sort_flags, text_on_page
 from bids_msseg.reports.group.frequency import Frequency, draw_frequency, frequency_caption
 from bids_msseg.reports.group.thumbnails import MAX_EMBEDDED, picture_file, thumbnail
-from bids_msseg.reports.participant import anchor_of, visit_of
+from bids_msseg.reports.participant import anchor_of
 from bids_msseg.reports.text import readable
 
 LENGTHS = (ROWS // 2, ROWS, 2 * ROWS, 5 * ROWS)
@@ -35,11 +35,7 @@ class RowView:
 
 
 def render_group(cohort: Cohort) -> str:
-    """Render the group page of a cohort with at least one visit.
-
-    A script fills it from :func:`~bids_msseg.reports.group.data.page_data`; without scripts the
-    page shows the first rows of the table.
-    """
+    """Render the group page; without scripts it shows only the first rows of the table."""
     script = page.asset("templates/group.js")
     flags = sort_flags(cohort.records)
     pictures = _pictures(cohort)
@@ -91,7 +87,7 @@ def _pictures(cohort: Cohort) -> list[str | None]:
     """List the address of each visit's picture; empty if no visit has one."""
     address = _page_anchor if _are_inside(cohort) else _page_link
     addresses = [
-        address(cohort.out_dir, visit_of(record)) if record.prefix else None
+        address(cohort.out_dir, recorded_visit(record)) if record.prefix else None
         for record in cohort.records
     ]
     return addresses if any(addresses) else []

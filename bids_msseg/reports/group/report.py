@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bids_msseg.bids.paths import group_path
-from bids_msseg.bids.record import VisitRecord, read_records
+from bids_msseg.bids.record import VisitRecord, read_records, recorded_visit
 from bids_msseg.bids.sidecars import template_uri
 from bids_msseg.errors import CannotCreateError, NoInputError
 from bids_msseg.reports import page
@@ -26,7 +26,6 @@ from bids_msseg.reports.group.data import Cohort
 from bids_msseg.reports.group.frequency import Frequency, lesion_frequency, write_frequency
 from bids_msseg.reports.group.page import render_group
 from bids_msseg.reports.group.table import columns, data_dictionary, group_rows, mixtures
-from bids_msseg.reports.participant import visit_of
 from bids_msseg.reports.qc import Review, read_reviews
 from bids_msseg.reports.tables import Row
 from bids_msseg.reports.text import MISSING, counted, listed
@@ -34,16 +33,13 @@ from bids_msseg.reports.text import MISSING, counted, listed
 
 @dataclass(frozen=True, slots=True)
 class GroupFiles:
-    """Files that the group level wrote, and notes for the user.
-
-    ``visits`` counts all rows, ``incomplete`` those that are not ``ok``.
-    """
+    """Files that the group level wrote, and notes for the user."""
 
     tsv: Path
     json: Path
     html: Path
     visits: int
-    incomplete: int
+    incomplete: int  # visits that are not ok
     notes: tuple[str, ...] = ()
 
 
@@ -56,9 +52,7 @@ def write_group(
 ) -> GroupFiles:
     """Write the tables of the cohort, their dictionaries, the lesion map and the page.
 
-    ``participants.tsv`` of ``bids_dir`` and the QC files of ``qc_dir`` are optional; ``records``
-    are read from OUT by default. Raises NoInputError without records or QC files, DataError for
-    unusable QC files, CannotCreateError if writing fails.
+    Raises NoInputError without records or QC files, DataError for unusable QC files.
     """
     records = read_records(out_dir) if records is None else tuple(records)
     if not records:
@@ -104,7 +98,7 @@ def _status_text(record: VisitRecord) -> str:
 
 
 def _reviews(qc_dir: Path, out_dir: Path, records: Sequence[VisitRecord]) -> Mapping[str, Review]:
-    visits = {record.key: visit_of(record) for record in records if record.prefix}
+    visits = {record.key: recorded_visit(record) for record in records if record.prefix}
     return read_reviews(qc_dir, out_dir, visits)
 
 
@@ -134,7 +128,7 @@ def _cohort(
         facets=facets,
         summary=tuple(summarise(rows, loads, facets)),
         mixtures=tuple(mixtures(rows)),
-        frequency=lesion_frequency(out_dir, map(visit_of, included)),
+        frequency=lesion_frequency(out_dir, map(recorded_visit, included)),
         atlases=view_atlases([row for row in regions if _key(row) not in excluded]),
     )
 

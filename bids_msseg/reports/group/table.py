@@ -17,8 +17,8 @@ from bids_msseg.reports.group.columns import (
     measure_columns,
     min_volume_of,
     region_columns,
+    reliability_columns,
     result_column,
-    trust_columns,
 )
 from bids_msseg.reports.qc import Review
 
@@ -26,13 +26,10 @@ from bids_msseg.reports.qc import Review
 def columns(
     reviews: Mapping[str, Review] | None = None, limits: LoadLimits | None = None
 ) -> tuple[Column, ...]:
-    """List the columns of the group table in file order.
-
-    ``reviews`` (by visit key) and ``limits`` add their own columns.
-    """
+    """List the columns of the group table in file order."""
     qc = () if reviews is None else _review_columns(reviews)
-    trust = (*trust_columns(), *_limits(limits))
-    measures = (*identity_columns(), *measure_columns(), *trust, *qc)
+    reliability = (*reliability_columns(), *_limits(limits))
+    measures = (*identity_columns(), *measure_columns(), *reliability, *qc)
     brain = (*region_columns(), *brain_columns())
     return (*measures, *brain, *change_columns(), *circumstance_columns())
 
@@ -42,17 +39,7 @@ def group_rows(
     reviews: Mapping[str, Review] | None = None,
     limits: LoadLimits | None = None,
 ) -> list[dict[str, str]]:
-    """Convert records into rows of the group table; arguments as for :func:`columns`.
-
-    Unknown values, and all measures of a visit that is not ``ok``, are ``n/a``.
-
-    Examples
-    --------
-    >>> record = VisitRecord("01", None, "sub-01", "ok", lesion_load_ml=12.5, lesion_count=0)
-    >>> row = group_rows([record])[0]
-    >>> row["participant_id"], row["session_id"], row["lesion_load_ml"], row["lesion_count"]
-    ('sub-01', 'n/a', '12.5', '0')
-    """
+    """Convert records into rows of the group table; unknown values are ``n/a``."""
     defined = columns(reviews, limits)
     return [
         {column.name: format_cell(column.value(record)) for column in defined}
@@ -76,17 +63,7 @@ def data_dictionary(
 
 
 def mixtures(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Describe differences between visits that limit comparisons of their loads.
-
-    ``rows`` come from :func:`group_rows`. The list is empty if all visits were processed alike.
-
-    Examples
-    --------
-    >>> base = {"status": "ok", "model_sha256": "a", "min_lesion_volume_mm3": "3"}
-    >>> rows = [{**base, "threshold": "0.4", "contrasts": "FLAIR"}] * 3
-    >>> mixtures(rows), mixtures([*rows, {**rows[0], "threshold": "0.5"}])
-    ([], ['different thresholds: 0.4 (3 visits), 0.5 (1 visit)'])
-    """
+    """Describe differences between visits that limit comparisons of their loads."""
     compared = {
         "model_sha256": "different models",
         "threshold": "different thresholds",

@@ -14,7 +14,7 @@ from bids_msseg.reports.images.drawing import read_figures
 WIDTH = 300
 QUALITY = 72
 MAX_EMBEDDED = 500
-"""Visits whose small pictures a group page holds: with more it would not open quickly."""
+"""Largest number of visits whose thumbnails are embedded, so that the page opens quickly."""
 
 
 def thumbnail(out_dir: Path, visit: Visit) -> bytes | None:

@@ -1,8 +1,6 @@
 """Pictures composed pixel by pixel: tiles side by side, thin outlines and text.
 
-Slices are painted in numpy, so that every pixel has a known position in millimetres. Pillow only
-draws the text, in its built-in typeface, and encodes the picture. There is no state, no font cache
-in the home folder and no dependence on installed fonts: the same input yields the same bytes.
+Pillow draws the text in its built-in typeface, so that the same input yields the same bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ FOOTER = 26
 LETTERS = 12
 """Height of the letters in pixels."""
 GREY_LEVELS = 127
-"""Steps of grey: as many as the eye tells apart, and a smaller file than all 255."""
+"""Grey levels: more are not visible, and a file with all 255 is larger."""
 COMPRESSION = 7
 """zlib's level: 9 takes four times as long for a tenth less."""
 FAINT = (154, 154, 154)
@@ -38,16 +36,12 @@ CROSS = ndi.generate_binary_structure(2, 1)
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Text on a picture, anchored at pixel (x, y) from the upper left corner.
-
-    ``anchor`` is a Pillow anchor (``l``, ``m`` or ``r``, then ``a``, ``m`` or ``d``); ``colour``
-    is RGB, 0 to 255.
-    """
+    """Text on a picture, anchored at pixel (x, y) from the upper left corner."""
 
     x: float
     y: float
     words: str
-    anchor: str = "la"
+    anchor: str = "la"  # of Pillow: l, m or r, then a, m or d
     colour: Colour = FAINT
 
 
@@ -64,17 +58,7 @@ class Place:
 def magnify(
     tile: NDArray[np.generic], width: int, height: int, *, order: int = 1
 ) -> NDArray[np.float64]:
-    """Resize a slice (rows, columns) to float64 pixels (height, width); voxel edges stay.
-
-    ``order`` 0 repeats voxels, 1 interpolates linearly between their centres.
-
-    Examples
-    --------
-    >>> magnify(np.array([[0, 1]]), 4, 1, order=0)
-    array([[0., 0., 1., 1.]])
-    >>> magnify(np.array([[0, 1]]), 4, 1)
-    array([[0.  , 0.25, 0.75, 1.  ]])
-    """
+    """Resize a slice (rows, columns) to pixels (height, width), linearly or (0) by repetition."""
     rows = _sample_points(tile.shape[0], height)
     columns = _sample_points(tile.shape[1], width)
     if order == 0:
@@ -90,13 +74,7 @@ def magnify(
 
 
 def outline(mask: Mask) -> Mask:
-    """Return the pixels that touch a 2-D mask from outside, so that none of it is hidden.
-
-    Examples
-    --------
-    >>> outline(np.array([[0, 0, 1, 1, 0]], bool)).astype(int)
-    array([[0, 1, 0, 0, 1]])
-    """
+    """Return the pixels that touch a 2-D mask from outside, so that none of it is hidden."""
     edge: Mask = ndi.binary_dilation(mask, CROSS) & ~mask
     return edge
 
@@ -104,15 +82,7 @@ def outline(mask: Mask) -> Mask:
 def to_grey(
     values: NDArray[np.float64], low: float, high: float, *, levels: int = GREY_LEVELS
 ) -> Picture:
-    """Map intensities from ``low`` to ``high`` to uint8 grey; values outside are clipped.
-
-    ``levels`` is the number of steps from black to white.
-
-    Examples
-    --------
-    >>> to_grey(np.array([-1.0, 0, 5, 10, 11]), 0, 10)
-    array([  0,   0, 128, 254, 254], dtype=uint8)
-    """
+    """Map intensities from ``low`` to ``high`` to uint8 grey; values outside are clipped."""
     scaled = np.clip((values - low) / max(high - low, np.finfo(float).tiny), 0, 1)
     grey: Picture = (np.rint(scaled * levels) * (255 // levels)).astype(np.uint8)
     return grey
@@ -121,17 +91,7 @@ def to_grey(
 def flow(
     sizes: Sequence[tuple[int, int]], limit: float
 ) -> tuple[tuple[Place, ...], tuple[int, int]]:
-    """Arrange tiles (width, height) in centred rows at most ``limit`` pixels wide.
-
-    All tiles of a row have the same height. Returns the places and the (width, height) of the
-    picture without the footer, in pixels.
-
-    Examples
-    --------
-    >>> places, size = flow([(10, 4), (10, 4), (10, 6)], limit=50)
-    >>> size, places[2]
-    ((26, 16), Place(left=8, top=10, width=10, height=6))
-    """
+    """Arrange tiles in centred rows of one height; return places and picture size in pixels."""
     rows: list[list[tuple[int, int]]] = [[]]
     for width, height in sizes:
         full = _row_width([*rows[-1], (width, height)]) > limit
@@ -176,11 +136,7 @@ def write_letters(picture: Picture, texts: Iterable[Text]) -> Picture:
 
 
 def encode(picture: Picture, *, title: str, description: str) -> bytes:
-    """Encode an RGB picture as PNG with text chunks ``Title`` and ``Description``.
-
-    Pictures without colour are stored with one channel. The bytes are deterministic: no date, no
-    program version. Text chunks follow the PNG specification, 11.3.4.3.
-    """
+    """Encode an RGB picture as PNG with ``Title`` and ``Description``, deterministically."""
     notes = PngImagePlugin.PngInfo()
     notes.add_itxt("Title", title)
     notes.add_itxt("Description", description)
@@ -192,10 +148,7 @@ def encode(picture: Picture, *, title: str, description: str) -> bytes:
 
 
 def describe(png: bytes) -> tuple[str, str]:
-    """Read title and description of a PNG from :func:`encode`; empty if absent.
-
-    Raises OSError if the bytes are not an image.
-    """
+    """Read title and description of a PNG, empty if absent; OSError if it is no image."""
     with Image.open(io.BytesIO(png)) as image:
         image.load()
         return str(image.info.get("Title", "")), str(image.info.get("Description", ""))

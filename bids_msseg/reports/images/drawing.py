@@ -1,8 +1,4 @@
-"""Figures of a visit on disk: one PNG per frame, under ``sub-<label>/figures``.
-
-They are drawn once, when the images are available, and contain their own titles and descriptions;
-pages only collect them. A page can therefore be written again at any time, also after a crash.
-"""
+"""Figures of a visit on disk, from which a page can be written again at any time."""
 
 from __future__ import annotations
 
@@ -31,10 +27,7 @@ _LAST = ("lesionsPlain", "brainPlain", "registrationFLAIR")
 
 @dataclass(frozen=True, slots=True)
 class StoredFrame:
-    """A stored picture with its ``desc-`` label, title, description and size in pixels.
-
-    Title and description are empty where the file has none.
-    """
+    """A stored picture with its ``desc-`` label, title, description and size in pixels."""
 
     key: str
     title: str
@@ -46,14 +39,10 @@ class StoredFrame:
 
 @dataclass(frozen=True, slots=True)
 class FigureView:
-    """A figure as the template shows it: frames are (title, data URI).
+    """A figure as the template shows it, with width and height of every frame in pixels."""
 
-    ``kind`` is ``lesions``, ``brain``, ``registration`` or ``changes``; width and height are
-    pixels of every frame.
-    """
-
-    kind: str
-    frames: tuple[tuple[str, Markup], ...]
+    kind: str  # one of KINDS, or changes
+    frames: tuple[tuple[str, Markup], ...]  # title, data URI
     caption: str
     width: int
     height: int
@@ -69,13 +58,11 @@ def draw_visit(
     rejected: Volume,
     anatomy: Volume | None = None,
     moving: Mapping[str, Volume] | None = None,
-    doubtful: Collection[str] = (),
+    doubtful: Collection[str] = (),  # names of ``moving`` that failed the alignment check
 ) -> tuple[Path, ...]:
     """Draw and write every figure of a visit; remove those of an earlier run.
 
-    All volumes share the FLAIR grid; nothing beyond a few mm outside the brain is drawn.
-    ``doubtful`` names images of ``moving`` that failed the alignment check. Raises DataError if
-    the brain mask is empty or a grid differs, CannotCreateError if writing fails.
+    Raises DataError if the brain mask is empty or grids differ, CannotCreateError if not written.
     """
     mosaics = [
         lesion_mosaic(flair, lesions, rejected, brain),
@@ -87,11 +74,7 @@ def draw_visit(
 
 
 def image_paths(out_dir: Path, visit: Visit) -> dict[str, Path]:
-    """Return the paths of the images on the FLAIR grid for a visit's figures.
-
-    Files may be missing. Keys are ``brain``, contrasts by BIDS suffix, ``mask``, ``lesions`` and
-    ``rejected`` (both numbered), and ``probability``.
-    """
+    """Return the paths, also of missing files, of the images for a visit's figures."""
     images = {
         "brain": OUTPUTS["brain"],
         **{contrast: preprocessed(contrast) for contrast in CONTRASTS},
@@ -104,11 +87,7 @@ def image_paths(out_dir: Path, visit: Visit) -> dict[str, Path]:
 
 
 def write_figures(out_dir: Path, visit: Visit, mosaics: Iterable[Mosaic]) -> tuple[Path, ...]:
-    """Write mosaic frames as ``<prefix>_desc-<key>_FLAIR.png`` and return the paths.
-
-    Removes the visit's other figures of :data:`KINDS`. Raises CannotCreateError if a file cannot
-    be written.
-    """
+    """Write mosaic frames as ``<prefix>_desc-<key>_FLAIR.png``; remove the visit's other ones."""
     frames = [frame for mosaic in mosaics for frame in mosaic.frames]
     paths = [figure_path(out_dir, visit, frame.key, extension=".png") for frame in frames]
     try:
@@ -125,10 +104,7 @@ def write_figures(out_dir: Path, visit: Visit, mosaics: Iterable[Mosaic]) -> tup
 
 
 def read_figures(out_dir: Path, visit: Visit) -> dict[str, tuple[StoredFrame, ...]]:
-    """Read the intact figures of a visit, by kind of :data:`KINDS`.
-
-    The frame without marks, or FLAIR itself, comes last.
-    """
+    """Read the intact figures of a visit, by kind of :data:`KINDS`; plain frames come last."""
     stored = _stored(out_dir, visit).items()
     frames = [frame for key, path in stored if (frame := read_frame(key, path))]
     figures = {

@@ -26,9 +26,9 @@ COARSE = 63
 """Steps of grey of the pictures that check anatomy, not faint signal."""
 EDGE_BLUR_MM = 1.4
 EDGE_SHARE = 0.18
-"""Share of the brain's pixels whose gradient makes an edge worth drawing."""
+"""Share of the brain's pixels, with the strongest gradients, in which edges are drawn."""
 ROW_STRETCH = 1.25
-"""How much wider than a row of axial slices a row of coronal and sagittal ones may be."""
+"""Largest width of a row of coronal and sagittal slices relative to one of axial slices."""
 CONVENTION = "radiological display: the patient's left is on the right"
 
 
@@ -43,17 +43,13 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Mosaic:
-    """Pictures that show the same slices in the same places.
+    """Pictures that show the same slices in the same places."""
 
-    A page shows the last frame while the pointer is over the figure. Indices of ``cuts`` refer to
-    the RAS+ grid; ``scale`` is mm per pixel; ``description`` is the alternative text.
-    """
-
-    frames: tuple[Frame, ...]
-    cuts: tuple[Cut, ...]
+    frames: tuple[Frame, ...]  # a page shows the last one while the pointer is over the figure
+    cuts: tuple[Cut, ...]  # on the RAS+ grid
     places: tuple[Place, ...]
-    scale: float
-    description: str
+    scale: float  # mm per pixel
+    description: str  # alternative text
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +160,8 @@ def with_outline(pixels: Picture, scene: MosaicScene, mask: Mask, colour: Colour
 
 
 def find_edges(scene: MosaicScene, cut: Cut, place: Place) -> Mask:
-    """Find zero crossings of the Laplacian of Gaussian where the gradient is strong.
-
-    After Marr and Hildreth, Theory of edge detection, Proc. R. Soc. Lond. B 207, 1980.
-    """
+    """Find zero crossings of the Laplacian of Gaussian where the gradient is strong."""
+    # Marr and Hildreth, Theory of edge detection, Proc. R. Soc. Lond. B 207, 1980
     tile = canvas.magnify(on_screen(scene.flair, cut), place.width, place.height)
     inside = _tile_mask(scene.brain, cut, place)
     sigma = EDGE_BLUR_MM / scene.scale

@@ -1,8 +1,4 @@
-"""Borders of masks as lines.
-
-The browser draws them over a slice, so that they stay sharp and can be hidden, selected and
-linked.
-"""
+"""Borders of masks as lines that a browser draws over a slice."""
 
 from __future__ import annotations
 
@@ -22,34 +18,14 @@ UNITS = 2 * FINE
 
 
 def loops(mask: Mask) -> list[Loop]:
-    """Trace the borders of a mask as closed lines of corner points (x, y).
-
-    Coordinates are voxels from the upper left corner, x along columns and y along rows; the first
-    point is repeated at the end.
-
-    Examples
-    --------
-    >>> [border] = loops(np.array([[0, 1, 1]], bool))
-    >>> border.min(0), border.max(0)
-    (array([1., 0.]), array([3., 1.]))
-    >>> loops(np.zeros((3, 3), bool))
-    []
-    """
+    """Trace the borders of a mask as closed lines of corners (x, y), in voxels (column, row)."""
     fine = np.pad(np.kron(mask, np.ones((FINE, FINE))), 1)
     lines = contourpy.contour_generator(z=fine, line_type="Separate").lines(0.5)
     return [_corners((np.asarray(line) - 0.5) / FINE) for line in lines]
 
 
 def svg_path(borders: Iterable[Loop]) -> str:
-    """Write borders from :func:`loops` as ``d`` of an SVG path.
-
-    Coordinates are integers in steps of 1 / :data:`UNITS` voxel.
-
-    Examples
-    --------
-    >>> svg_path([np.array([[0.0, 0], [1, 0], [1, 1], [0, 0]])])
-    'M0 0l4 0 0 4z'
-    """
+    """Write borders as ``d`` of an SVG path, in integer steps of 1 / :data:`UNITS` voxel."""
     parts = []
     for border in borders:
         points = np.rint(border * UNITS).astype(int)

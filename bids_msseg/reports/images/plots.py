@@ -99,16 +99,7 @@ def plot(
     marks: Sequence[Mark],
     strokes: Sequence[Stroke] = (),
 ) -> Plot:
-    """Lay out a plot with given axis labels (x, y) and limits ((low, high) of x, of y).
-
-    ``description`` is the alternative text.
-
-    Examples
-    --------
-    >>> chart = plot("t", "d", ("x", "y"), ((0, 10), (0, 1)), [Mark(5, 1, "middle")])
-    >>> chart.x(5), chart.y(1), chart.x.ticks[1]
-    (231.0, 14.0, (126.0, '2'))
-    """
+    """Lay out a plot with given axis labels (x, y) and limits ((low, high) of x, of y)."""
     (x_low, x_high), (y_low, y_high) = limits
     x = Axis(labels[0], x_low, x_high, LEFT, WIDTH - RIGHT)
     y = Axis(labels[1], y_low, y_high, HEIGHT - BOTTOM, TOP)
@@ -120,22 +111,9 @@ def bland_altman(
     description: str,
     labels: tuple[str, str],
     marks: Sequence[Mark],
-    lines: Mapping[str, tuple[float, str]],
+    lines: Mapping[str, tuple[float, str]],  # value and text by key of AGREEMENT
 ) -> Plot:
-    """Lay out a Bland-Altman plot: differences against means, with horizontal lines.
-
-    Needs at least one mark with ``x`` not negative. ``lines`` maps keys of :data:`AGREEMENT` to
-    value and text. After Bland and Altman, Lancet 1986, doi:10.1016/S0140-6736(86)90837-8.
-
-    Examples
-    --------
-    >>> lines = {"upper": (2.0, "2 mL")}
-    >>> chart = bland_altman("t", "d", ("x", "y"), [Mark(4.3, -1, "one")], lines)
-    >>> chart.x.high, round(chart.y.low, 2), round(chart.y.high, 2)
-    (5.0, -1.36, 2.36)
-    >>> [stroke.words for stroke in chart.strokes]
-    ['', 'upper limit 2 mL']
-    """
+    """Lay out a Bland-Altman plot (Lancet 1986, doi:10.1016/S0140-6736(86)90837-8)."""
     right = round_up(max(mark.x for mark in marks))
     heights = [0.0, *(mark.y for mark in marks), *(value for value, _ in lines.values())]
     low, high = min(heights), max(heights)
@@ -150,12 +128,6 @@ def bland_altman(
 
 
 def round_up(value: float) -> float:
-    """Return a round upper end for an axis that starts at 0.
-
-    Examples
-    --------
-    >>> [round_up(x) for x in (0.0, 4.3, 50.1)]
-    [1.0, 5.0, 60.0]
-    """
+    """Return a round upper end for an axis that starts at 0."""
     step = tick_step(value)
     return max(step, step * math.ceil(value / step - 1e-9))

@@ -6,17 +6,11 @@ import math
 
 TICKS = 8
 SMALLEST_LOAD = 1e-3
-"""A scale for less than one mm³ would show nothing."""
+"""Smallest load in mL that determines the scale: one mm³."""
 
 
 def tick_step(largest: float) -> float:
-    """Choose the distance between axis ticks: 1, 2 or 5 times a power of ten.
-
-    Examples
-    --------
-    >>> [tick_step(x) for x in (0.0, 0.9, 7, 40, 1000)]
-    [1.0, 0.2, 1.0, 5.0, 200.0]
-    """
+    """Choose the distance between axis ticks: 1, 2 or 5 times a power of ten."""
     if largest < SMALLEST_LOAD:
         return 1.0
     rough = largest / TICKS

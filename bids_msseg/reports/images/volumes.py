@@ -1,9 +1,4 @@
-"""Images of the viewer: small NIfTI files, cropped to the brain, as base64.
-
-A page opened from disk cannot load files, so the images are embedded in it. They are for display,
-not for measurement: grey values are reduced to :data:`GREYS` steps, and very small voxels are
-merged with their neighbours. They contain nothing outside the brain mask.
-"""
+"""Images of the viewer: NIfTI files of the brain with fewer values and voxels, as base64."""
 
 from __future__ import annotations
 
@@ -26,7 +21,7 @@ from bids_msseg.lesions.instances import bounding_box
 from bids_msseg.reports.images.drawing import image_paths
 
 GREYS = 127
-"""Steps of grey: as many as the eye tells apart, and a smaller page than with all 255."""
+"""Grey levels: more are not visible, and a page with all 255 is larger."""
 WINDOW = (0.5, 99.8)
 """Percentiles of the brain's voxels that are shown black and white."""
 MAX_VOXELS = 2_500_000
@@ -39,11 +34,7 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One image of the viewer, as a gzipped NIfTI-1 file in base64.
-
-    Contrasts hold 1 to :data:`GREYS` inside the brain and 0 outside, ``lesions`` and ``rejected``
-    their numbers, ``probability`` per cent.
-    """
+    """One image of the viewer, as a gzipped NIfTI-1 file in base64."""
 
     name: str
     base64: str
@@ -51,25 +42,16 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Images and lesion points that the viewer of one visit shows.
+    """Images and lesion points (world mm, RAS+) that the viewer of one visit shows."""
 
-    ``layers`` start with FLAIR and are empty if a required image is missing. ``points`` map
-    (status, number) to a point inside the lesion, in world mm (RAS+). ``joined`` says whether
-    voxels were merged.
-    """
-
-    layers: tuple[Layer, ...] = ()
-    points: Mapping[tuple[str, int], Point] = field(default_factory=dict)
+    layers: tuple[Layer, ...] = ()  # FLAIR first; empty if a required image is missing
+    points: Mapping[tuple[str, int], Point] = field(default_factory=dict)  # by status, number
     spacing_mm: Point = (0.0, 0.0, 0.0)
-    joined: bool = False
+    joined: bool = False  # whether voxels were merged
 
 
 def read_scene(out_dir: Path, visit: Visit, contrasts: Collection[str] = CONTRASTS) -> Scene:
-    """Read and reduce the intact images of one visit for the viewer.
-
-    Only ``contrasts`` are shown, since OUT may hold others of an earlier run. The scene has no
-    layers if FLAIR, the brain mask or the lesions are missing or broken.
-    """
+    """Read and reduce the intact images of one visit for the viewer."""
     files = image_paths(out_dir, visit)
     brain = _load(files["brain"])
     shown_contrasts = (contrast for contrast in CONTRASTS if contrast in contrasts)
@@ -82,11 +64,7 @@ def read_scene(out_dir: Path, visit: Visit, contrasts: Collection[str] = CONTRAS
 
 
 def make_scene(brain: Volume, images: Mapping[str, Volume]) -> Scene:
-    """Crop images to the brain and reduce them for the viewer.
-
-    All share the grid of the non-empty brain mask. Keys of ``images`` are BIDS suffixes,
-    ``lesions`` and ``rejected`` (numbered), and ``probability`` (0 to 1).
-    """
+    """Crop images on the grid of a brain mask to the brain and reduce them for the viewer."""
     inside = brain.data != 0
     box = bounding_box(inside, margin=1)
     inside = inside[box]
@@ -109,18 +87,7 @@ def make_scene(brain: Volume, images: Mapping[str, Volume]) -> Scene:
 def joining(
     shape: tuple[int, ...], voxels: int, spacing: NDArray[np.float64]
 ) -> tuple[int, int, int]:
-    """Choose how many voxels to merge along x, y and z, the finest axis first.
-
-    ``shape`` is that of the cropped box, ``voxels`` the number of brain voxels, ``spacing`` in mm.
-    Factors double until at most :data:`MAX_VOXELS` brain voxels remain.
-
-    Examples
-    --------
-    >>> joining((180, 200, 170), 1_400_000, np.array([1.0, 1.0, 1.0]))
-    (1, 1, 1)
-    >>> joining((300, 400, 340), 11_000_000, np.array([0.6, 0.5, 0.5]))
-    (2, 2, 2)
-    """
+    """Choose how many voxels to merge along x, y and z, until few brain voxels remain."""
     factors = np.ones(3, int)
     while voxels > MAX_VOXELS * factors.prod() and (factors < shape).all():
         factors[int(np.argmin(spacing * factors))] *= 2
@@ -129,15 +96,7 @@ def joining(
 
 
 def points_inside(labels: Volume) -> dict[int, Point]:
-    """Find the voxel of each numbered lesion nearest its centroid, in world mm (RAS+).
-
-    Examples
-    --------
-    >>> ring = np.ones((3, 3, 1), np.int32)
-    >>> ring[1, 1] = 0
-    >>> points_inside(Volume(ring, np.eye(4)))
-    {1: (0.0, 1.0, 0.0)}
-    """
+    """Find the voxel of each numbered lesion nearest its centroid, in world mm (RAS+)."""
     data = labels.data.astype(np.int32)
     points: dict[int, Point] = {}
     for number, box in enumerate(ndi.find_objects(data), start=1):

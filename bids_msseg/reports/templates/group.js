@@ -23,7 +23,7 @@
   const keyOf = (visit) => participants[visit] + (sessions[visit] === null ? "" : `_ses-${sessions[visit]}`);
   const anchorOf = (visit) => (sessions[visit] === null ? "visit" : `ses-${sessions[visit]}`);
   const linkOf = (visit) => `${encodeURIComponent(`${participants[visit]}.html`)}#${anchorOf(visit)}`;
-  const said = (visit) => `${keyOf(visit)}: ${loads[visit] === null ? "no load" : `${loads[visit].toFixed(2)} mL`}`;
+  const describe = (visit) => `${keyOf(visit)}: ${loads[visit] === null ? "no load" : `${loads[visit].toFixed(2)} mL`}`;
   const readable = (name) => name.replace(/_/g, " ");
 
   // ---- state
@@ -51,22 +51,22 @@
     return value === null ? MISSING : value.toFixed(column.digits);
   }
   function html(name, properties, ...children) {
-    const made = Object.assign(document.createElement(name), properties);
-    made.append(...children);
-    return made;
+    const node = Object.assign(document.createElement(name), properties);
+    node.append(...children);
+    return node;
   }
-  function belong(made, visit) {
-    made.dataset.participant = participants[visit];
-    if (excluded.has(visit)) made.className = "struck";
-    return made;
+  function belong(node, visit) {
+    node.dataset.participant = participants[visit];
+    if (excluded.has(visit)) node.className = "struck";
+    return node;
   }
   function drawRow(visit) {
     const [name, ...others] = columns;
     const cells = others.map((column) => {
-      const made = html("td", {}, cell(column, visit));
-      if (isNumber(column)) made.className = "number";
-      else if (column.tag) made.className = `tag ${cell(column, visit)}`;
-      return made;
+      const node = html("td", {}, cell(column, visit));
+      if (isNumber(column)) node.className = "number";
+      else if (column.tag) node.className = `tag ${cell(column, visit)}`;
+      return node;
     });
     const head = html("th", { scope: "row" }, html("a", { href: linkOf(visit) }, cell(name, visit)));
     return belong(html("tr", {}, head, ...cells), visit);
@@ -91,7 +91,7 @@
     shown.textContent = count(last);
     for (const button of pager.querySelectorAll("button")) {
       const back = button.dataset.turn === "first" || button.dataset.turn === "previous";
-      // not "disabled", which would take the focus away from whoever turns pages by keyboard
+      // not "disabled", because a disabled button loses the keyboard focus
       button.setAttribute("aria-disabled", String(back ? first === 0 : last >= found.length));
     }
     if (sheet) {
@@ -163,10 +163,10 @@
 
   // ---- plots: few elements however many visits, redrawn when another column is chosen
   function element(name, attributes, ...children) {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-    for (const [key, one] of Object.entries(attributes)) made.setAttribute(key, one);
-    made.append(...children);
-    return made;
+    const node = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, one] of Object.entries(attributes)) node.setAttribute(key, one);
+    node.append(...children);
+    return node;
   }
   const words = (content, x, y, anchor, kind) =>
     element("text", { x, y, "text-anchor": anchor, ...(kind && { class: kind }) }, content);
@@ -201,7 +201,7 @@
   }
   function light({ visit, x, y }, radius) {
     return element("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: radius + 1, "data-participant": participants[visit] },
-      element("title", {}, said(visit)));
+      element("title", {}, describe(visit)));
   }
   /** Find the visit whose dot is nearest, if one is near. */
   function nearest(points) {
@@ -356,7 +356,7 @@
       one.classList.toggle("lit", one.dataset.participant === now);
     }
     const visits = now ? every.filter((visit) => participants[visit] === now) : [];
-    chosen.replaceChildren(visits.length ? visits.map(said).join(" · ") + " " : invitation);
+    chosen.replaceChildren(visits.length ? visits.map(describe).join(" · ") + " " : invitation);
     if (visits.length) chosen.append(html("a", { href: linkOf(visits[0]) }, "open the report"));
   }
   /** Turn to the page of the table where a participant stands, unless it is seen already. */

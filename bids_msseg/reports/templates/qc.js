@@ -43,10 +43,10 @@
       }
       const load = Number(this.form.dataset.load);
       const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
-      const said = [`${counted(counts.kept, "lesion")} rejected, ${counted(counts.rejected, "candidate")} marked as lesion`];
-      if (this.form.dataset.load) said.push(`load ${load.toFixed(2)} → ${(load + change).toFixed(2)} mL`);
-      if (this.changed) said.push("not saved yet");
-      this.sum.textContent = said.join(" · ");
+      const parts = [`${counted(counts.kept, "lesion")} rejected, ${counted(counts.rejected, "candidate")} marked as lesion`];
+      if (this.form.dataset.load) parts.push(`load ${load.toFixed(2)} → ${(load + change).toFixed(2)} mL`);
+      if (this.changed) parts.push("not saved yet");
+      this.sum.textContent = parts.join(" · ");
     }
 
     content() {

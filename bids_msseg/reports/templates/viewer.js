@@ -65,9 +65,9 @@
       const source = `script[id^="${this.visit}-layer-"]`;
       for (const script of document.querySelectorAll(source)) {
         const name = script.id.slice(`${this.visit}-layer-`.length);
-        const look = this.look(name);
+        const display = this.displayOptions(name);
         const image = await niivue.NVImage.loadFromBase64({
-          base64: script.textContent, name: name + ".nii.gz", ...look,
+          base64: script.textContent, name: name + ".nii.gz", ...display,
         });
         this.images[name] = image;
         this.nv.addVolume(image);
@@ -75,14 +75,14 @@
       this.nv.setDrawColormap(DRAWING);
       this.nv.setDrawOpacity(0.6);
       this.nv.onMouseUp = () => this.note();
-      this.nv.onLocationChange = (where) => this.tell(where);
+      this.nv.onLocationChange = (where) => this.showPosition(where);
       this.paint();
       if (this.rows.length) this.show(this.rows[0], false);
       else this.nv.createOnLocationChange();
       this.box.dataset.ready = "true";
     }
 
-    look(name) {
+    displayOptions(name) {
       if (name in COLOURS) return { colormap: name, opacity: 0, cal_min: 0, cal_max: 255 };
       if (name === "probability") return { colormap: "warm", opacity: 0, cal_min: 5, cal_max: 100 };
       return { colormap: "gray", opacity: 1, cal_min: 0, cal_max: 127 };
@@ -109,7 +109,7 @@
       return this.swapped ? name === Object.keys(this.images)[0] : this.chosen(name);
     }
 
-    show(row, speak = true) {
+    show(row, scroll = true) {
       this.row?.classList.remove("current");
       this.row?.removeAttribute("aria-current");
       this.row = row;
@@ -120,7 +120,7 @@
       this.nv.scene.crosshairPos = this.nv.mm2frac(millimetres, 0, true); // true: also where the grid is oblique
       this.nv.drawScene();
       this.nv.createOnLocationChange();
-      if (speak) row.scrollIntoView({ block: "nearest" });
+      if (scroll) row.scrollIntoView({ block: "nearest" });
     }
 
     layer(name, on) {
@@ -221,7 +221,7 @@
       event.preventDefault();
     }
 
-    tell(where) {
+    showPosition(where) {
       const [x, y, z] = this.nv.frac2mm(this.nv.scene.crosshairPos, 0, true);
       const words = [`${x.toFixed(1)}, ${y.toFixed(1)}, ${z.toFixed(1)} mm`];
       const values = Object.fromEntries(where.values.map((one) => [one.name.replace(".nii.gz", ""), one.value]));

@@ -37,18 +37,14 @@ SHIFT = 4
 
 @dataclass(frozen=True, slots=True)
 class LabelledCandidates:
-    """Candidates of a visit, found by a network that has not seen it, with the truth.
-
-    ``probability`` is the lesion probability of CNN-1 and ``truth`` the lesion share, both of
-    shape (X, Y, Z). ``real``, shape (n,), is true for candidates that are lesions.
-    """
+    """Candidates of a visit, found by a network that has not seen it, with the truth."""
 
     site: str
     participant: str
     source: CropSource
-    probability: NDArray[np.float16]
-    truth: NDArray[np.float16]
-    real: NDArray[np.bool_]
+    probability: NDArray[np.float16]  # of lesion by CNN-1, (X, Y, Z)
+    truth: NDArray[np.float16]  # lesion share, (X, Y, Z)
+    real: NDArray[np.bool_]  # (n,): whether a candidate is a lesion
 
 
 def label_candidates(
@@ -68,13 +64,10 @@ def label_candidates(
 
 @dataclass(frozen=True, slots=True)
 class CropPlan:
-    """Random variation of training crops, in units of the brain's standard deviation.
+    """Random variation of training crops, in units of the brain's standard deviation."""
 
-    ``tighten`` is the chance that a candidate is cut again at a higher threshold, up to
-    ``tightest``: the fine-tuned CNN-1 segments more tightly than the CNN-1 that found the
-    candidates.
-    """
-
+    # chance and highest value of a second threshold: the fine-tuned CNN-1 segments more tightly
+    # than the CNN-1 that found the candidates
     tighten: float = 0.5
     tightest: float = 0.6
     gain: float = 0.2
@@ -123,11 +116,7 @@ class CandidateCrops(Dataset[Item]):
 
 
 def tighten(crops: Item, tight_mask: NDArray[np.bool_], even_centre: Sequence[int]) -> Item:
-    """Restrict a candidate to a tighter mask (32, 32, 32), at both scales.
-
-    ``crops`` come from :func:`bids_msseg.models.crops.cut_crops`; ``even_centre`` is the voxel in
-    their middle. They are returned unchanged if fewer than ``MIN_VOXELS`` would remain.
-    """
+    """Restrict a candidate to a tighter mask (32, 32, 32), unless too few voxels would remain."""
     images, candidate, anatomy, coarse, present = crops
     tightened = candidate * torch.from_numpy(tight_mask.astype(np.float32))[None]
     if float(tightened.sum()) < MIN_VOXELS:

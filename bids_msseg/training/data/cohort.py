@@ -31,11 +31,7 @@ def prepare_visit(
     *,
     threads: int = 1,
 ) -> LabelledVisit:
-    """Bring an aligned visit with a brain mask onto the working grid.
-
-    ``T1w`` and ``T2w`` are optional and must be aligned with the ``FLAIR``. Raises DataError if
-    the brain or lesion mask is not on the FLAIR grid.
-    """
+    """Bring an aligned visit onto the working grid; DataError if a mask is on another grid."""
     volumes = {contrast: as_ras(load_volume(path)) for contrast, path in images.items()}
     flair = volumes["FLAIR"]
     inside, lesions = as_ras(load_volume(brain)), as_ras(load_volume(truth))
@@ -61,9 +57,7 @@ def prepare_raw_visit(
 ) -> tuple[LabelledVisit, Volume]:
     """Bring a visit as acquired onto the working grid, as ``msseg`` does.
 
-    Images may have any orientation and need no alignment; ``brain``, in FLAIR space, is computed
-    if None. Also returns the brain mask on the conformed FLAIR. Raises DataError if the lesion
-    mask is not on the FLAIR grid or an image cannot be used.
+    Also returns the brain mask on the conformed FLAIR. Raises DataError for unusable images.
     """
     volumes, notes = read_contrasts(images)
     lesions = as_ras(load_volume(truth))

@@ -1,8 +1,6 @@
 """Prepared visits on disk, and detection of changes in their input files.
 
-Each ``cohort/<visit>.npz`` has a JSON file beside it with size, time and SHA-256 of every input
-file. If size and time agree, a file counts as unchanged; otherwise its content decides, so that a
-copied dataset is not prepared again.
+A file with the recorded size and time is unchanged; otherwise its SHA-256 is compared.
 """
 
 from __future__ import annotations
@@ -32,11 +30,9 @@ def has_begun(out: Path) -> bool:
 
 
 def prepare_cohort(out: Path, files: Sequence[LabelledFiles], threads: int) -> dict[str, float]:
-    """Prepare visits in ``<out>/cohort`` and return the lesion load of each in mL.
+    """Prepare new and changed visits in ``<out>/cohort``; return the lesion load of each in mL.
 
-    A visit is prepared again only if its input files changed. A brain mask that was not given is
-    computed and written to the visit's ``brain``. Raises UsageError if files changed after
-    training began, DataError if a mask is not on the FLAIR grid.
+    Raises UsageError if files changed after training began, DataError for unusable images.
     """
     from bids_msseg.training.data.visits import load_visit
 
@@ -62,10 +58,7 @@ def prepare_cohort(out: Path, files: Sequence[LabelledFiles], threads: int) -> d
 
 
 def read_images(folder: Path, visits: Iterable[str]) -> dict[str, str]:
-    """Read the SHA-256 of each visit's FLAIR file; skip visits without a record.
-
-    ``folder`` is that of the prepared visits.
-    """
+    """Read the SHA-256 of each visit's FLAIR file; skip visits without a record."""
     records = {visit: _read_record(folder / f"{visit}.json") for visit in visits}
     return {
         visit: str(record["files"]["FLAIR"]["sha256"])

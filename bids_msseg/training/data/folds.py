@@ -36,16 +36,7 @@ class Split:
         return tuple(name for fold in folds for name in self.folds[fold])
 
     def sources(self, test: int | None) -> tuple[tuple[int, FoldSet], ...]:
-        """Pair each fold that trains CNN-2 with the folds that trained its CNN-1.
-
-        CNN-1 has seen neither the test fold nor the fold that it is run on. ``test`` is None for
-        networks that may see all folds.
-
-        Examples
-        --------
-        >>> Split((("a",), ("b",), ("c",))).sources(0)
-        ((1, (2,)), (2, (1,)))
-        """
+        """Pair each fold that trains CNN-2 with the folds that trained its CNN-1."""
         held_out = () if test is None else (test,)
         return tuple((fold, self.without(*held_out, fold)) for fold in self.without(*held_out))
 
@@ -56,17 +47,7 @@ def balanced_split(
     loads: Mapping[str, float],
     count: int,
 ) -> Split:
-    """Deal participants into folds that are balanced by site and lesion load (mL).
-
-    All visits of a participant go into one fold. Raises ValueError if there are fewer participants
-    than folds.
-
-    Examples
-    --------
-    >>> people = {"a": ["a1"], "b": ["b1", "b2"], "c": ["c1"]}
-    >>> balanced_split(people, dict.fromkeys(people, "X"), {"a": 1, "b": 9, "c": 5}, 3).folds
-    (('b1', 'b2'), ('c1',), ('a1',))
-    """
+    """Assign participants to folds that are balanced by site and lesion load (mL)."""
     if len(participants) < count:
         raise ValueError(f"{len(participants)} participants cannot fill {count} folds")
     folds: list[list[str]] = [[] for _ in range(count)]
@@ -78,7 +59,7 @@ def balanced_split(
         )
         for start in range(0, len(queue), count):
             group = queue[start : start + count]
-            # the fold with fewest people gets the heaviest of this group
+            # the fold with the fewest participants gets the highest load of this group
             order = sorted(range(count), key=lambda fold: (sizes[fold], fold))
             for fold, name in zip(order, group, strict=False):
                 folds[fold].extend(participants[name])
@@ -92,10 +73,7 @@ def count_people(files: Sequence[LabelledFiles]) -> int:
 
 
 def deal_folds(files: Sequence[LabelledFiles], loads: Mapping[str, float], count: int) -> Split:
-    """Assign participants to folds, balanced by site and lesion load (mL of each visit).
-
-    All visits of a participant are in one fold. There must be at least ``count`` participants.
-    """
+    """Assign participants to folds, balanced by site and lesion load (mL of each visit)."""
     people: dict[str, list[str]] = {}
     sites: dict[str, str] = {}
     total_loads: dict[str, float] = {}
@@ -110,10 +88,7 @@ def deal_folds(files: Sequence[LabelledFiles], loads: Mapping[str, float], count
 def deal_nested_folds(
     files: Sequence[LabelledFiles], loads: Mapping[str, float], count: int
 ) -> Split:
-    """Assign participants to the folds of a nested training; see :func:`deal_folds`.
-
-    Raises UsageError if there are fewer than three folds, or fewer participants than folds.
-    """
+    """Assign participants to nested folds; UsageError for too few folds or participants."""
     people = count_people(files)
     if count < 3 or people < count:
         raise UsageError(
@@ -124,11 +99,7 @@ def deal_nested_folds(
 
 
 def read_split(path: Path, visits: Sequence[str]) -> Split:
-    """Read a split from a TSV file with the columns ``visit`` and ``fold`` (from 0).
-
-    Raises UsageError if the file cannot be read, a visit is missing or unknown, a patient is in
-    two folds, or there are fewer than three folds.
-    """
+    """Read a split from a TSV file (``visit``, ``fold`` from 0); UsageError if it is invalid."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             fold_of = {

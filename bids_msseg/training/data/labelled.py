@@ -41,10 +41,7 @@ THICK_SLICE = 6
 
 
 def cut_visit(visit: LabelledVisit, at: Array) -> tuple[Array, NDArray[np.bool_], Array]:
-    """Sample a visit by linear interpolation at voxel positions ``at`` (3, S, S, S).
-
-    Returns images (3, S, S, S), the brain mask and the lesion share of each voxel (S, S, S).
-    """
+    """Interpolate images, brain mask and lesion share at voxel positions ``at`` (3, S, S, S)."""
     # a place beyond the image still takes one voxel of it, which is not seen
     low = [
         min(max(int(np.floor(line.min())) - 1, 0), extent - 1)
@@ -103,10 +100,7 @@ def draw_visit(visits: Sequence[Visit], rng: np.random.Generator) -> Visit:
 def whole_voxels(
     rng: np.random.Generator, centre: Sequence[int], size: int, plan: SynthesisPlan
 ) -> Array:
-    """Return the voxel positions of a cube without interpolation, shape (3, S, S, S).
-
-    The cube may be mirrored in x.
-    """
+    """Return whole voxel positions (3, S, S, S) of a cube, which may be mirrored in x."""
     line = np.arange(size, dtype=np.float32) - size // 2
     first = -line if rng.random() < plan.flip else line
     lines = [side + np.float32(at) for side, at in zip((first, line, line), centre, strict=True)]
@@ -114,12 +108,7 @@ def whole_voxels(
 
 
 class LabelledDataset(Dataset[Item]):
-    """Sub-images of labelled visits for CNN-1; item ``i`` depends only on seed and ``i``.
-
-    Sites, then their participants, then their visits have equal chances. Some sub-images are not
-    interpolated, as at inference. ``plan`` sets geometry, slices, intensities and missing
-    contrasts. ``paintings`` has one entry per visit.
-    """
+    """Sub-images of labelled visits for CNN-1; item ``i`` depends only on seed and ``i``."""
 
     def __init__(
         self,
@@ -128,7 +117,7 @@ class LabelledDataset(Dataset[Item]):
         *,
         size: int = 96,
         plan: SynthesisPlan | None = None,
-        paintings: Sequence[Painting] = (),
+        paintings: Sequence[Painting] = (),  # one per visit
         paint_chance: float = 0.5,
     ) -> None:
         self.visits, self.seed, self.size = tuple(visits), seed, size
@@ -219,12 +208,7 @@ def augment_visit(
 
 
 def fade_lesions(images: Tensor, brain: Tensor, share: Tensor, rng: np.random.Generator) -> Tensor:
-    """Change the contrast of the lesions of a sub-image at random.
-
-    The mean difference between lesions and the 3 mm around them changes by the same factor in all
-    images (3, X, Y, Z). Half of the sub-images, and those with hardly any lesion, stay unchanged.
-    ``share`` is the lesion fraction.
-    """
+    """Scale the contrast of lesions to the 3 mm around them, in half of the sub-images."""
     lesion = share.clamp(0, 1)
     if rng.random() < 0.5 or not float(lesion.sum()) > 1.0:
         return images
@@ -242,12 +226,7 @@ def fade_lesions(images: Tensor, brain: Tensor, share: Tensor, rng: np.random.Ge
 
 
 def partial_anatomy(brain: Tensor, share: Tensor) -> Tensor:
-    """Return the anatomy classes that are possible given a brain mask and manual lesions.
-
-    The result, shape (classes, X / 2, Y / 2, Z / 2), is 1 for each possible class: background
-    outside the mask, the others inside, and inside lesions only those that can contain lesions. It
-    is 0 in blocks that are partly outside.
-    """
+    """Return 1 for each possible anatomy class of 2 mm blocks, 0 in blocks partly outside."""
     inside = F.avg_pool3d(brain[None], 2)[0]
     lesion = F.avg_pool3d(share[None], 2)[0] > MIN_LESION_SHARE
     possible = torch.zeros((CLASSES, *inside.shape))

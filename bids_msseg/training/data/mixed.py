@@ -13,10 +13,7 @@ from bids_msseg.trainer.batches import item_rng
 
 
 class MixedDataset(Dataset[tuple[Tensor, ...]]):
-    """Mix of datasets in given shares; item ``i`` depends only on the seed and ``i``.
-
-    ``shares`` need not sum to 1.
-    """
+    """Mix of datasets in given shares; item ``i`` depends only on the seed and ``i``."""
 
     def __init__(
         self, sources: Sequence[Dataset[Any]], shares: Sequence[float], seed: int

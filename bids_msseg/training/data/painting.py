@@ -1,9 +1,7 @@
 """Lesions of the MS-MIST bank painted into white matter of labelled visits.
 
-White matter is located by CNN-1's anatomy, which works with any contrast. A painted lesion changes
-each contrast by the mean difference between the lesions of the same visit and the tissue around
-them (LesionSCynth, Salem et al. 2019, doi:10.1109/ACCESS.2019.2900198, also paints in intensity
-space).
+A lesion changes each contrast as the visit's own lesions do; compare LesionSCynth (Salem et al.
+2019, doi:10.1109/ACCESS.2019.2900198). CNN-1's anatomy locates the white matter.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ from bids_msseg.training.synthesis.tissues import LesionDraw, Tissue
 
 RING_VOXELS = 3
 KEEP_AWAY_VOXELS = 3
-"""Painted lesions keep this far from the visit's own."""
+"""Smallest distance of painted lesions from the visit's own."""
 SUSPECT = 0.1
 """Lesion probability from which a voxel is not called free of lesion."""
 DEFAULT_CONTRAST = (1.5, -0.6, 1.2)
@@ -59,14 +57,10 @@ CODES = np.array([_TISSUE_OF[anatomy] for anatomy in Anatomy], np.uint8)
 
 @dataclass(frozen=True, slots=True)
 class Painting:
-    """Sets of lesions that may be painted into a visit.
-
-    ``contrast``, shape (3,), is the mean difference between the visit's own lesions and the tissue
-    around them in each contrast, in SD of the brain.
-    """
+    """Sets of lesions that may be painted into a visit."""
 
     draws: tuple[LesionDraw, ...]
-    contrast: Array
+    contrast: Array  # (3,): own lesions minus the tissue around them, in SD of the brain
 
 
 def measure_contrast(
@@ -75,12 +69,7 @@ def measure_contrast(
     brain: NDArray[np.bool_],
     share: NDArray[np.floating] | NDArray[np.bool_],
 ) -> Array:
-    """Measure the mean difference between lesions and the 3 mm around them, shape (3,).
-
-    Images (3, X, Y, Z) are at 1 mm, in SD of the brain; ``share`` is the lesion fraction. The
-    value is that of ``DEFAULT_CONTRAST`` for contrasts that were not acquired, and where lesions
-    are too small to measure.
-    """
+    """Measure the mean difference (3,) between lesions and the 3 mm around them, in brain SD."""
     lesion = share >= 0.5
     default = np.asarray(DEFAULT_CONTRAST, np.float32)
     if np.count_nonzero(lesion) < MIN_VOXELS:
@@ -97,11 +86,7 @@ def prepare_painting(
     rng: np.random.Generator,
     sets: int,
 ) -> Painting:
-    """Place sets of bank lesions where a visit (1 mm, RAS) has no lesions.
-
-    ``prediction`` must come from a network that has not seen the visit; its anatomy shows where
-    white matter is. ``sets`` is the number of sets.
-    """
+    """Place ``sets`` of bank lesions in lesion-free tissue that unseen networks predicted."""
     tissue = tissue_map(prediction, visit.brain)
     affine = np.eye(4)
     to_visit = register_to_template(Volume(tissue, affine))
@@ -114,10 +99,7 @@ def prepare_painting(
 
 
 def save_painting(painting: Painting, path: Path) -> None:
-    """Write the lesions to paint into a visit.
-
-    The file appears under its name only when it is complete.
-    """
+    """Write the lesions to paint into a visit atomically."""
     arrays = {
         f"{name}{number}": getattr(draw, name)
         for number, draw in enumerate(painting.draws)
@@ -152,12 +134,7 @@ def paint(
     plan: SynthesisPlan,
     rng: np.random.Generator,
 ) -> tuple[Array, Array]:
-    """Add painted lesions to a sub-image; return new images and lesion share.
-
-    ``images`` have shape (3, S, S, S); ``share`` and ``painted`` are the fractions of existing and
-    new lesions, shape (S, S, S). ``contrast`` is what new lesions add to each image, before random
-    scaling.
-    """
+    """Add ``painted`` lesions to images (3, S, S, S); return images and lesion share (S, S, S)."""
     size = share.shape[0]
     strength = float(rng.uniform(0.4, 1.3))
     uneven = 1 + np.float32(plan.within_lesion) * smooth_field(rng, size, 4.0)

@@ -15,20 +15,15 @@ from bids_msseg.lesions.instances import label_lesions
 
 @dataclass(frozen=True, slots=True)
 class LabelledVisit:
-    """One labelled visit for training, on the 1 mm working grid.
+    """One labelled visit for training, on the 1 mm working grid."""
 
-    ``name`` is ``sub-<label>[_ses-<label>]``. ``images`` (3, X, Y, Z) are FLAIR, T1w and T2w in SD
-    of the brain; ``truth`` is the share of each voxel that experts marked as lesion; ``thick``
-    means slices of 2 mm or more.
-    """
-
-    name: str
+    name: str  # sub-<label>[_ses-<label>]
     site: str
-    images: NDArray[np.float16]
+    images: NDArray[np.float16]  # (3, X, Y, Z): FLAIR, T1w and T2w in SD of the brain
     present: tuple[bool, bool, bool]
     brain: NDArray[np.bool_]
-    truth: NDArray[np.float16]
-    thick: bool
+    truth: NDArray[np.float16]  # share of each voxel that experts marked as lesion
+    thick: bool  # slices of 2 mm or more
 
     @property
     def participant(self) -> str:
@@ -38,10 +33,7 @@ class LabelledVisit:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Flat indices of the voxels at which sub-images of a visit may be centred.
-
-    ``lesions`` has one array per lesion; ``brain`` lists the voxels inside the brain.
-    """
+    """Flat indices of voxels at which sub-images may be centred: of each lesion, of the brain."""
 
     lesions: tuple[NDArray[np.int64], ...]
     brain: NDArray[np.int64]

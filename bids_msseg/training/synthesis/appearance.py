@@ -39,16 +39,11 @@ EXTRA_RANGE = (0.02, 2.4)
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """Brightness of the tissues and lesions of one synthetic head.
+    """Brightness of tissues and lesions of one synthetic head, in units of white matter's."""
 
-    Values are in units of white matter's brightness. ``mean`` and ``texture`` (an SD) have shape
-    (3, tissues). ``lesion``, shape (3, lesions + 1), is what each lesion adds; entry 0 is for the
-    soft rim.
-    """
-
-    mean: Array
-    texture: Array
-    lesion: Array
+    mean: Array  # (3, tissues)
+    texture: Array  # (3, tissues), an SD
+    lesion: Array  # (3, lesions + 1): what each lesion adds; entry 0 is for the soft rim
 
 
 def draw_appearance(rng: np.random.Generator, plan: SynthesisPlan, lesions: int) -> Appearance:
@@ -79,10 +74,7 @@ def draw_appearance(rng: np.random.Generator, plan: SynthesisPlan, lesions: int)
 def brain_scale(
     appearance: Appearance, tissue: NDArray[np.float64], lesions: float
 ) -> tuple[Array, Array]:
-    """Compute the mean and SD of the whole brain in each contrast, each of shape (3,).
-
-    ``tissue`` counts the voxels of each tissue inside the brain mask, ``lesions`` those of lesion.
-    """
+    """Compute mean and SD (3,) of the whole brain from the voxel counts of tissues and lesions."""
     share = tissue / tissue.sum()
     lesion = lesions / tissue.sum()
     added = appearance.lesion[:, 1:].mean(1) if appearance.lesion.shape[1] > 1 else np.zeros(3)

@@ -17,35 +17,27 @@ SHEET_MM = (0.3, 1.6)
 GLOMUS_MM = ((1.5, 3.0, 2.5), (4.0, 8.0, 6.0))
 """Smallest and largest half axes of the glomus: left-right, back-front, down-up."""
 ATRIUM_MM = (-14, 4)
-"""Where the atrium lies along the back-front axis, from the hindmost thalamus or hippocampus."""
+"""Range of the atrium along the back-front axis, from the hindmost thalamus or hippocampus."""
 ROUGH_MM, PATCH_MM = 1.2, 5.0
 """Widths of the random fields that shape its surface, and that thin the sheet out in places."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChoroidTerrain:
-    """Box around the lateral ventricles for placing choroid plexus (1 mm, RAS).
+    """Box around the lateral ventricles for placing choroid plexus (1 mm, RAS)."""
 
-    ``shape`` is that of the whole label map, ``corner`` the first voxel of the box. ``wall`` is
-    the distance to thalamus or hippocampus, infinite without them; ``depth`` that to the
-    ventricle's wall from inside, mm. ``atria`` holds voxels (n, 3) of each atrium in the box.
-    """
-
-    shape: tuple[int, ...]
-    corner: NDArray[np.int64]
+    shape: tuple[int, ...]  # of the whole label map
+    corner: NDArray[np.int64]  # first voxel of the box
     lateral: NDArray[np.bool_]
-    wall: Array
-    depth: Array
-    atria: tuple[NDArray[np.int64], ...]
+    wall: Array  # distance to thalamus or hippocampus in mm, infinite without them
+    depth: Array  # distance to the ventricle's wall from inside in mm
+    atria: tuple[NDArray[np.int64], ...]  # voxels (n, 3) of each atrium in the box
 
 
 def prepare_choroid_terrain(
     lateral: NDArray[np.bool_], fissure: NDArray[np.bool_]
 ) -> ChoroidTerrain | None:
-    """Compute the terrain for :func:`place_choroid`; None without lateral ventricles.
-
-    ``fissure`` marks the thalamus and hippocampus, on which the plexus lies.
-    """
+    """Compute the terrain of plexus on ``fissure`` (thalamus, hippocampus), or return None."""
     places = np.argwhere(lateral)
     if not len(places):
         return None

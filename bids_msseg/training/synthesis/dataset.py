@@ -1,14 +1,7 @@
 """Synthetic sub-images of any contrast with lesions and anatomy as ground truth.
 
-Domain randomisation after Billot et al. 2023 (SynthSeg, doi:10.1016/j.media.2023.102789): every
-tissue of every sub-image gets its own brightness and texture. Most sub-images keep the brightness
-order of tissues in FLAIR, T1w and T2w. Mimics of lesions are drawn too: septum, choroid plexus,
-caps and a halo around the ventricles, flow in the fluid, bright cortex, and scalp inside the mask.
-
-Brightness is in units of normal white matter until the head is normalised to its brain's mean and
-standard deviation, which are computed from the number of voxels of each tissue.
-
-The label map is sampled once, at the voxels of the network's input; all other steps use that grid.
+Domain randomisation after Billot et al. 2023 (SynthSeg, doi:10.1016/j.media.2023.102789), with
+mimics of lesions. Brightness is in units of normal white matter until the head is normalised.
 """
 
 from __future__ import annotations
@@ -100,28 +93,21 @@ class _Source:
 
 
 class SyntheticDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Synthetic sub-images for CNN-1; item ``i`` depends only on the seed and ``i``.
-
-    ``size`` is the edge in voxels of 1 mm and must be even.
-    """
+    """Synthetic sub-images for CNN-1; item ``i`` depends only on the seed and ``i``."""
 
     def __init__(
         self,
         label_maps: Sequence[LabelMap],
         seed: int,
         *,
-        size: int = 96,
+        size: int = 96,  # edge in voxels of 1 mm, even
         plan: SynthesisPlan | None = None,
     ) -> None:
         self.sources = tuple(_Source.of(label_map) for label_map in label_maps)
         self.seed, self.size, self.plan = seed, size, plan or SynthesisPlan()
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the images, lesion share and anatomy shares of one sub-image.
-
-        Images (6, S, S, S) are three contrasts in SD of the brain, then three presence maps. The
-        lesion share has shape (1, S, S, S), the anatomy shares (classes, S / 2, S / 2, S / 2).
-        """
+        """Return images and presence (6, S, S, S), lesion shares, and anatomy shares at 2 mm."""
         rng = item_rng(self.seed, index)
         source = self.sources[int(rng.integers(len(self.sources)))]
         number = int(rng.integers(len(source.label_map.draws)))
@@ -188,10 +174,7 @@ def synthesize(
 
 
 def anatomy_shares(tissue: Codes, inside: NDArray[np.bool_]) -> Array:
-    """Return the share of each class in blocks of 2x2x2 voxels.
-
-    Everything outside the mask is background.
-    """
+    """Return the share of each class in blocks of 2x2x2 voxels; background outside the mask."""
     classes = np.where(inside, CLASS_OF[tissue], np.uint8(Anatomy.BACKGROUND))
     half = tuple(edge // 2 for edge in classes.shape)
     counts = np.zeros((CLASSES, int(np.prod(half))), np.float32)

@@ -10,10 +10,7 @@ from bids_msseg.training.synthesis.plan import Array
 
 
 def smooth_fields(rng: np.random.Generator, edge: int, width: float, count: int) -> Array:
-    """Draw smooth random fields (count, edge, edge, edge) of unit variance at their knots.
-
-    The distance between knots is ``width`` mm.
-    """
+    """Draw smooth fields (count, edge, edge, edge) with unit variance at knots every ``width``."""
     knots = max(2, round(edge / width) + 1)
     noise = rng.standard_normal((1, count, knots, knots, knots), dtype=np.float32)
     coarse = torch.from_numpy(noise)

@@ -19,26 +19,18 @@ BEYOND_MM = 10
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """Sub-image of a label map; arrays of shape (S, S, S).
-
-    ``rim`` is the distance to the brain in units of 0.1 mm, ``halo`` that to the lateral
-    ventricles in units of 0.05 mm, ``share`` the lesion fraction, ``owner`` the number of the
-    lesion. ``at``, shape (3, S, S, S), is the position in the label map, in voxels.
-    """
+    """Sub-image of a label map; arrays of shape (S, S, S)."""
 
     tissue: Codes
-    rim: Codes
-    halo: Codes
-    share: Array
-    owner: NDArray[np.int16]
-    at: Array
+    rim: Codes  # distance to the brain in units of 0.1 mm
+    halo: Codes  # distance to the lateral ventricles in units of 0.05 mm
+    share: Array  # lesion fraction
+    owner: NDArray[np.int16]  # number of the lesion
+    at: Array  # (3, S, S, S): position in the label map, in voxels
 
 
 def rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the matrix (3, 3) of rotations about x, then y, then z.
-
-    ``angles``, shape (3,), are in radians.
-    """
+    """Return the matrix (3, 3) of rotations about x, then y, then z; angles in radians."""
     (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -50,10 +42,7 @@ def rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
 def sample_places(
     rng: np.random.Generator, centre: Sequence[int], size: int, plan: SynthesisPlan
 ) -> Array:
-    """Draw the positions of a sub-image's voxels in the label map, in voxels of 1 mm.
-
-    The result has shape (3, S, S, S).
-    """
+    """Draw the positions (3, S, S, S) of a sub-image's voxels in the label map, in voxels."""
     angles = np.deg2rad(rng.uniform(-plan.rotate_deg, plan.rotate_deg, 3))
     matrix = rotation(angles) @ np.diag(1.0 + rng.uniform(-plan.scale, plan.scale, 3))
     if rng.random() < plan.flip:
@@ -88,12 +77,7 @@ def place_cube(
     margin: int,
     rng: np.random.Generator,
 ) -> list[int]:
-    """Return a randomly shifted cube centre, kept near the brain's bounding box.
-
-    ``at`` is a voxel that the cube shows, ``extents`` the shape of the volume, ``margin`` the
-    number of voxels between its edges and the brain. The limit avoids cubes that show mostly
-    background.
-    """
+    """Return a randomly shifted cube centre, near the brain ``margin`` voxels inside the edges."""
     shifts = rng.integers(-size // 4, size // 4 + 1, 3)
     reach = margin + size // 2 - BEYOND_MM
     centre: list[int] = []

@@ -11,7 +11,7 @@ from bids_msseg.training.synthesis.plan import Array, SynthesisPlan
 Slab = tuple[int, int, int]
 """Axis, thickness in voxels, and voxels of the first slab."""
 SIGNAL = 0.25
-"""A z-score has no zero to multiply from: brain tissue varies by about a quarter of its mean."""
+"""SD of brain tissue as a share of its mean, to convert z-scores into signal."""
 SLICE_GAIN = 0.05
 """Largest standard deviation of the brightness of slices of one 2-D acquisition."""
 
@@ -35,11 +35,7 @@ def smooth3(volume: Array, sigma: float) -> Array:
 def thicken(
     volume: Array, axis: int, slab: int, phase: int, rng: np.random.Generator | None = None
 ) -> Array:
-    """Average slabs along one axis and interpolate back to the same shape.
-
-    ``slab`` is the thickness and ``phase`` the size of the first slab, in voxels. With ``rng``
-    each slab gets its own random gain, as in interleaved 2-D acquisitions.
-    """
+    """Average a :data:`Slab` (with random gains by ``rng``) and interpolate to the same shape."""
     moved = np.moveaxis(volume, axis, 0)
     extent = len(moved)
     starts = np.unique(np.clip(np.arange(phase - slab, extent, slab), 0, extent))

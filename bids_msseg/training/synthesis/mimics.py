@@ -26,17 +26,13 @@ RADIATION_MM = 28.0
 
 
 def find_horns(label_map: LabelMap) -> NDArray[np.int64]:
-    """Find the front and back tips of both lateral ventricles as voxels (n, 3).
-
-    A tip is the centre of the foremost or hindmost slice; temporal horns are ignored. n is 4, or
-    less where ventricles are missing.
-    """
+    """Find the front and back tips of both lateral ventricles as voxels (at most 4, 3)."""
     lateral = np.argwhere(label_map.halo == 0)
     if not len(lateral):
         return np.zeros((0, 3), np.int64)
     x, z = lateral[:, 0], lateral[:, 2]
     middle = (x.min() + x.max()) / 2
-    # temporal horns lie lower than the body and point forwards, too
+    # without the temporal horns, which lie lower than the body and point forwards, too
     low = np.median(z) - HORNS_BELOW_MM
     tips: list[NDArray[np.int64]] = []
     for side in (x < middle, x > middle):
@@ -110,14 +106,11 @@ def _tracts(
     plan: SynthesisPlan,
     rng: np.random.Generator,
 ) -> Array:
-    """Brighten the optic radiations and the white matter beside the ventricles, on both sides.
-
-    Normal white matter is brighter in FLAIR there: a band some millimetres off the ventricle,
-    stronger behind its middle, that goes on behind the occipital horn.
-    """
+    """Brighten the optic radiations and the white matter beside the ventricles, on both sides."""
     at = crop.at.reshape(3, -1)[:, inside]
     distance = crop.halo.ravel()[inside].astype(np.float32) / np.float32(HALO_STEPS)
     offset, width = rng.uniform(1, 7), rng.uniform(1.5, 4)
+    # normal white matter is brighter some millimetres off the ventricle, most behind its middle
     band = np.exp(-(((distance - np.float32(offset)) / np.float32(width)) ** 2))
     band[distance >= 12] = 0
     front_share, amount = rng.uniform(0, 0.8), rng.uniform(0, plan.tracts)
@@ -141,10 +134,7 @@ def _tracts(
 
 
 def _midline(crop: Crop, uneven: Array, plan: SynthesisPlan, rng: np.random.Generator) -> Array:
-    """Brighten the rim of the third and fourth ventricle: hypothalamus, fornix, septum.
-
-    Fluid with flow and thin walls share voxels there, and the rim is bright in many people.
-    """
+    """Brighten the rim of the third and fourth ventricle: hypothalamus, fornix, septum."""
     amount, width = np.float32(rng.uniform(0, plan.midline)), float(rng.uniform(0.8, 1.8))
     fluid = (crop.tissue == Tissue.VENTRICLE) & (crop.halo > OFF_LATERAL_MM * HALO_STEPS)
     if not fluid.any():

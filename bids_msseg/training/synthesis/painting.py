@@ -24,9 +24,7 @@ def paint(
 ) -> NDArray[np.float32]:
     """Add lesions to images (C, X, Y, Z) of a brain, given in SD of the brain.
 
-    A contrast is the lesion mean minus the median of its 2-4 mm shell, which ends at ``within``;
-    up to 0.5 SD of tissue difference is compensated. Images are the first C of FLAIR, T1w, T2w.
-    Raises ValueError if grids or the numbers of lesions or contrasts do not match.
+    A contrast is the lesion mean minus the median of its 2-4 mm shell ``within`` the brain.
     """
     channels = len(images)
     if images.shape[1:] != lesions.labels.shape:
@@ -55,10 +53,7 @@ def paint(
 def _tissue_difference(
     images: NDArray[np.floating], lesion: Lesion, healthy: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Measure the tissue difference between a lesion's place and its shell, shape (C,).
-
-    It is limited to 0.5.
-    """
+    """Measure the tissue difference between a lesion's place and its shell (C,), at most 0.5."""
     label = lesion_fraction(lesion) >= 0.5
     distance = ndimage.distance_transform_edt(~label)
     shell = healthy & (distance > SHELL_MM[0]) & (distance <= SHELL_MM[1])
@@ -71,10 +66,7 @@ def _tissue_difference(
 def _appearance(
     rng: np.random.Generator, lesion: Lesion, flair: float, statistics: LesionStatistics
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return profile and texture of a lesion; their product averages 1 over its label.
-
-    Texture is the part of the measured SD inside a lesion that its soft edge does not explain.
-    """
+    """Return profile and texture of a lesion; their product averages 1 over its label."""
     fraction = lesion_fraction(lesion)
     label = fraction >= 0.5
     halo = statistics.halo * np.exp(-((np.minimum(lesion.depth, 0.0) / statistics.halo_mm) ** 2))
@@ -83,6 +75,7 @@ def _appearance(
         return np.asarray(profile, np.float32), np.ones_like(fraction)
     inside = profile[label]
     (size_class,) = classes_of(np.array([label.sum()]), statistics)
+    # the part of the measured variance that the soft edge does not explain
     texture_variance = (size_class.texture / max(flair, FAINTEST)) ** 2 - float(
         np.var(inside / inside.mean())
     )

@@ -36,18 +36,13 @@ FAR_MM = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Terrain:
-    """Places where lesions may begin and grow, on a 1 mm grid.
+    """Places where lesions may begin and grow, on a 1 mm grid."""
 
-    ``tissue`` is white matter plus one voxel around it, ``fluid`` the ventricle fraction,
-    ``to_ventricle`` a distance in mm, at most 8. ``seeds`` are voxels (n, 3) where lesions may
-    begin; ``openness`` is the share of white matter within 6 mm along the axes.
-    """
-
-    tissue: NDArray[np.bool_]
-    fluid: NDArray[np.float32]
-    to_ventricle: NDArray[np.float32]
-    seeds: Mapping[Region, NDArray[np.int64]]
-    openness: NDArray[np.float32]
+    tissue: NDArray[np.bool_]  # white matter plus one voxel around it
+    fluid: NDArray[np.float32]  # ventricle fraction
+    to_ventricle: NDArray[np.float32]  # distance in mm, at most 8
+    seeds: Mapping[Region, NDArray[np.int64]]  # voxels (n, 3) where lesions may begin
+    openness: NDArray[np.float32]  # share of white matter within 6 mm along the axes
 
 
 def prepare_terrain(
@@ -56,11 +51,9 @@ def prepare_terrain(
     cortex: NDArray[Any],
     infratentorial: NDArray[Any],
 ) -> Terrain:
-    """Find where lesions may begin; slow, but needed only once per brain.
+    """Find where lesions may begin, from masks or fractions at 1 mm; slow, once per brain.
 
-    Arguments are masks or fractions on a 1 mm grid; ``white_matter`` includes that of brainstem
-    and cerebellum, which ``infratentorial`` delimits. Raises ValueError if the grids differ or
-    there is no white matter.
+    White matter includes that of brainstem and cerebellum; raises ValueError if there is none.
     """
     if len({m.shape for m in (white_matter, ventricle, cortex, infratentorial)}) != 1:
         raise ValueError("the tissue maps differ in grid")
@@ -105,12 +98,7 @@ def place_lesions(
     load: float | None = None,
     beside: LesionMap | None = None,
 ) -> LesionMap:
-    """Place lesions of a given count or load (mL) so that they do not touch each other.
-
-    The count is random by default; a load is met within 5 % where the smallest lesion allows.
-    Lesions without room are left out. Those of ``beside`` come first in the result. Raises
-    ValueError if both ``count`` and ``load`` are given.
-    """
+    """Place lesions of a random or given count, or of a load (mL), after those of ``beside``."""
     statistics = statistics or LesionStatistics()
     volumes = _volumes_for(rng, statistics, count, load)
     regions = sample_regions(rng, volumes, statistics)
@@ -128,11 +116,7 @@ def place_volumes(
     statistics: LesionStatistics | None = None,
     beside: LesionMap | None = None,
 ) -> LesionMap:
-    """Place lesions of given volumes (mm³, largest first) on prepared terrain.
-
-    A lesion begins in its region, or in another one if that has no free voxel. Lesions without
-    room are left out. Those of ``beside`` come first in the result.
-    """
+    """Place lesions of given volumes (mm³, largest first); leave out those without room."""
     statistics = statistics or LesionStatistics()
     occupied = np.zeros(terrain.tissue.shape, bool)
     old = beside.lesions if beside else ()
@@ -234,11 +218,9 @@ def _part_centres(
     radius: float,
     region: Region,
 ) -> NDArray[np.float64]:
-    """Choose centres of one to four ellipsoids, among the voxels where the region may begin.
-
-    Beside the ventricles this makes large lesions follow the wall instead of crossing it.
-    """
+    """Choose centres of one to four ellipsoids, among the voxels where the region may begin."""
     extra = int(rng.integers(0, 4 if radius > 1.5 else 2))
+    # beside the ventricles, large lesions thus follow the wall instead of crossing it
     near = terrain.seeds[region]
     near = near[np.abs(near - seed).max(axis=1) <= _max_part_distance(radius, region)]
     if not extra or len(near) < 2:
@@ -248,10 +230,7 @@ def _part_centres(
 
 
 def _max_part_distance(radius: float, region: Region) -> float:
-    """Return the largest distance in mm between parts of a lesion.
-
-    It is small beside ventricles, unless the lesion is confluent.
-    """
+    """Return the largest distance in mm between parts, small for fingers beside ventricles."""
     is_finger = region is Region.PERIVENTRICULAR and radius < 6.0
     return 0.6 * radius if is_finger else 1.3 * radius
 
@@ -279,10 +258,7 @@ def _bumpy_union(
     stretch: tuple[float, float],
     size: tuple[int, ...],
 ) -> NDArray[np.float32]:
-    """Return the height of a union of elongated ellipsoids, roughly in mm.
-
-    The surface is smooth and random.
-    """
+    """Return the height of a union of elongated ellipsoids with random surface, roughly in mm."""
     grid = np.stack(np.meshgrid(*map(np.arange, size), indexing="ij"), axis=-1)
     height = np.full(size, -np.inf)
     for centre, axis in zip(centres, axes, strict=True):

@@ -14,19 +14,14 @@ CHANNELS = 3
 
 @dataclass(frozen=True, slots=True)
 class SynthesisPlan:
-    """Variation of synthetic sub-images; brightness in units of white matter's.
-
-    Pairs are ranges, other values largest changes or spreads, except for these probabilities:
-    ``flip``, ``any_contrast`` (tissues in random order), ``enhanced`` (contrast agent in T1w),
-    ``mask_fault``, ``misplaced`` (by one voxel), ``thick`` (2-8 mm), ``drop_*``, ``lesion_share``.
-    """
+    """Ranges, largest changes or spreads; brightness is in units of white matter's."""
 
     rotate_deg: float = 15.0
     scale: float = 0.15
-    flip: float = 0.5
+    flip: float = 0.5  # probability
     warp_mm: float = 2.5
-    any_contrast: float = 0.1
-    enhanced: float = 0.15
+    any_contrast: float = 0.1  # probability of tissues in random order
+    enhanced: float = 0.15  # probability of contrast agent in T1w
     lesion: tuple[float, float] = (0.25, 0.9)
     lesion_t1w: tuple[float, float] = (0.0, 0.45)
     lesion_t2w: tuple[float, float] = (0.15, 1.5)
@@ -41,16 +36,16 @@ class SynthesisPlan:
     patchy: float = 0.12
     bright_cortex: float = 0.5
     margin_mm: tuple[float, float] = (0.0, 2.5)
-    mask_fault: float = 0.35
+    mask_fault: float = 0.35  # probability
     fault_mm: float = 9.0
-    misplaced: float = 0.25
+    misplaced: float = 0.25  # probability of a shift by one voxel
     blur_mm: tuple[float, float] = (0.4, 1.1)
-    thick: float = 0.55
+    thick: float = 0.55  # probability of slices of 2-8 mm
     bias: float = 0.25
     gain: float = 0.25
     shift: float = 0.4
     gamma: float = 0.35
     noise: float = 0.3
-    drop_t1w: float = 0.3
-    drop_t2w: float = 0.4
-    lesion_share: float = 0.55
+    drop_t1w: float = 0.3  # probability
+    drop_t2w: float = 0.4  # probability
+    lesion_share: float = 0.55  # probability of a sub-image around a lesion

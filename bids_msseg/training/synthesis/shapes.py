@@ -19,34 +19,25 @@ EVERY_NEIGHBOUR = np.ones((3, 3, 3), bool)
 
 @dataclass(frozen=True, slots=True)
 class Lesion:
-    """One lesion in a form that can be resized; arrays cover its ``box``.
-
-    The lesion is where ``shape`` (roughly in mm) exceeds some level within ``room``, the available
-    space. ``fluid`` is the ventricle fraction, ``seed`` a voxel of the lesion, ``volume`` the
-    target in mm³, ``edge`` the edge width in mm, ``depth`` the result of :func:`lesion_depth`.
-    """
+    """One lesion in a form that can be resized; arrays cover its ``box``."""
 
     box: Box
-    shape: NDArray[np.float32]
-    room: NDArray[np.bool_]
-    fluid: NDArray[np.float32]
-    seed: Index
-    volume: float
-    edge: float
+    shape: NDArray[np.float32]  # roughly in mm; the lesion is where it exceeds some level
+    room: NDArray[np.bool_]  # available space
+    fluid: NDArray[np.float32]  # ventricle fraction
+    seed: Index  # a voxel of the lesion
+    volume: float  # target in mm³
+    edge: float  # edge width in mm
     region: Region
-    depth: NDArray[np.float32]
+    depth: NDArray[np.float32]  # result of lesion_depth
 
 
 @dataclass(frozen=True, slots=True)
 class LesionMap:
-    """Lesions of one brain, with their label image and lesion fraction.
+    """Lesions of one brain, with their label image and lesion fraction."""
 
-    ``labels`` is i + 1 where ``lesions[i]`` has the largest fraction and that is at least 0.5, and
-    0 elsewhere. ``soft`` is the fraction of each voxel that is lesion, 0 to 1.
-    """
-
-    labels: NDArray[np.int32]
-    soft: NDArray[np.float32]
+    labels: NDArray[np.int32]  # i + 1 where lesions[i] has the largest fraction, at least 0.5
+    soft: NDArray[np.float32]  # lesion fraction, 0 to 1
     lesions: tuple[Lesion, ...]
 
     @property
@@ -57,26 +48,19 @@ class LesionMap:
 
 
 def lesion_depth(lesion: Lesion) -> NDArray[np.float32]:
-    """Return the depth below a lesion's surface in mm over its box, negative outside.
-
-    At least ``lesion.volume`` connected voxels are at depth 0 or deeper, unless the available
-    space is smaller.
-    """
+    """Return the depth below a lesion's surface in mm over its box, negative outside."""
     body = _body(lesion)
     level = float(lesion.shape[body].min())
     height = np.asarray(lesion.shape - level, np.float64)
     steepness = np.sqrt(sum(slope**2 for slope in np.gradient(height)))
     depth = height / np.clip(steepness, 0.4, 1.6)
-    # fluid is no wall to the depth: a lesion keeps its full brightness up to the ventricle
+    # fluid does not limit the depth: a lesion keeps its full brightness up to the ventricle
     inside = body | (lesion.room & (height < 0)) | (lesion.fluid >= 0.5)
     return np.asarray(np.minimum(depth, _signed_distance(inside)), np.float32)
 
 
 def _signed_distance(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the distance to the surface in mm, negative outside, infinite without one.
-
-    The surface is between voxels.
-    """
+    """Return the distance to the surface (between voxels) in mm, negative outside."""
     if inside.all():
         return np.full(inside.shape, np.inf)
     within = ndimage.distance_transform_edt(inside) - 0.5
@@ -122,11 +106,7 @@ def compose(lesions: Sequence[Lesion], shape: tuple[int, ...]) -> LesionMap:
 
 
 def resize(lesions: LesionMap, factors: NDArray[np.floating]) -> LesionMap:
-    """Scale the volume of each lesion by its factor, keeping its place and shape.
-
-    Factors are relative to the present volume; the space available to a lesion is sufficient up to
-    about 3. The order of the lesions is kept.
-    """
+    """Scale the volume of each lesion by its factor (at most 3), keeping its place and shape."""
     resized = list(lesions.lesions)
     for index in np.flatnonzero(np.asarray(factors) != 1.0):
         lesion = resized[index]

@@ -16,17 +16,12 @@ FAINTEST = 0.15
 
 @dataclass(frozen=True, slots=True)
 class SizeClass:
-    """Appearance of lesions up to ``upper`` mm³; contrasts are FLAIR, T1w, T2w.
-
-    ``contrast`` and ``spread`` are the mean and SD over lesions of the lesion mean minus the
-    median of its 2-4 mm shell; ``texture`` is the SD of FLAIR inside a lesion. All are in SD of
-    the brain.
-    """
+    """Appearance of lesions up to ``upper`` mm³ in FLAIR, T1w and T2w, in SD of the brain."""
 
     upper: float
-    contrast: tuple[float, float, float]
-    spread: tuple[float, float, float]
-    texture: float
+    contrast: tuple[float, float, float]  # mean of (lesion mean - median of its 2-4 mm shell)
+    spread: tuple[float, float, float]  # SD of these contrasts over lesions
+    texture: float  # SD of FLAIR inside a lesion
 
 
 # 136 lesions of at least 3 mm³ of three patients, 3-D FLAIR, T1w and T2w at 1 mm.
@@ -48,9 +43,8 @@ MEASURED_PLACES: Mapping[Region, float] = {
 class LesionStatistics:
     """Sizes, counts, places and appearance of lesions, measured on patients.
 
-    Defaults: Ljubljana cohort (Lesjak et al. 2018, doi:10.1007/s12021-017-9348-7), 30 patients,
-    three for appearance. Volumes (mm³) are log-normal; ``*_sigma`` are SDs of the log.
-    ``correlation``: FLAIR-T1w, FLAIR-T2w, T1w-T2w. ``shared`` is the common variance share.
+    30 of the Ljubljana cohort (Lesjak et al. 2018, doi:10.1007/s12021-017-9348-7), three for
+    appearance; volumes (mm³) are log-normal.
     """
 
     median_volume: float = 17.4
@@ -66,8 +60,8 @@ class LesionStatistics:
     places: Mapping[Region, float] = field(default_factory=lambda: dict(MEASURED_PLACES))
     periventricular_from: float = 1000.0
     classes: tuple[SizeClass, ...] = MEASURED_CLASSES
-    correlation: tuple[float, float, float] = (-0.53, 0.25, -0.53)
-    shared: float = 0.2
+    correlation: tuple[float, float, float] = (-0.53, 0.25, -0.53)  # FLAIR-T1w, -T2w, T1w-T2w
+    shared: float = 0.2  # share of the variance that is common to all lesions
     edge_mm: tuple[float, float] = (0.8, 1.2)
     halo: float = 0.08
     halo_mm: float = 2.0
@@ -83,14 +77,7 @@ def sample_count(rng: np.random.Generator, statistics: LesionStatistics) -> int:
 def sample_volumes(
     rng: np.random.Generator, count: int, statistics: LesionStatistics
 ) -> NDArray[np.float64]:
-    """Draw ``count`` lesion volumes in mm³, between ``smallest`` and ``largest``.
-
-    Examples
-    --------
-    >>> volumes = sample_volumes(np.random.default_rng(1), 10_000, LesionStatistics())
-    >>> np.percentile(volumes, [25, 50, 75]).round()
-    array([ 7., 19., 53.])
-    """
+    """Draw ``count`` lesion volumes in mm³, between ``smallest`` and ``largest``."""
     volumes = np.empty(0)
     while len(volumes) < count:
         confluent = rng.random(count) < statistics.confluent_share
@@ -105,10 +92,7 @@ def sample_volumes(
 def volumes_of_load(
     rng: np.random.Generator, statistics: LesionStatistics, total: float
 ) -> NDArray[np.float64]:
-    """Draw volumes in mm³ that sum to ``total`` mm³, skipping those that are too large.
-
-    The sum is within 5 % of ``total`` where the smallest lesion allows.
-    """
+    """Draw volumes in mm³ that sum to ``total`` within 5 %, if the smallest lesion allows."""
     chosen: list[float] = []
     left = total
     for volume in sample_volumes(rng, 5000, statistics):
@@ -136,12 +120,7 @@ def sample_regions(
 def sample_contrasts(
     rng: np.random.Generator, volumes: NDArray[np.floating], statistics: LesionStatistics
 ) -> NDArray[np.float64]:
-    """Draw the contrast of each lesion in FLAIR, T1w and T2w, shape (n, 3).
-
-    A contrast is the lesion mean minus the median of its shell, in SD of the brain; FLAIR is at
-    least 0.15. Contrasts of one lesion are correlated, and part of their variance is common to all
-    lesions. Volumes are in mm³.
-    """
+    """Draw correlated contrasts (n, 3) in FLAIR, T1w and T2w, in SD of the brain."""
     flair_t1w, flair_t2w, t1w_t2w = statistics.correlation
     matrix = [[1, flair_t1w, flair_t2w], [flair_t1w, 1, t1w_t2w], [flair_t2w, t1w_t2w, 1]]
     mixing = np.linalg.cholesky(np.array(matrix, np.float64)).T
@@ -156,12 +135,6 @@ def sample_contrasts(
 
 
 def classes_of(volumes: NDArray[np.floating], statistics: LesionStatistics) -> list[SizeClass]:
-    """Return the size class of each volume in mm³.
-
-    Examples
-    --------
-    >>> [size.upper for size in classes_of(np.array([5.0, 10.0, 9e9]), LesionStatistics())]
-    [10.0, 100.0, inf]
-    """
+    """Return the size class of each volume in mm³."""
     uppers = [c.upper for c in statistics.classes[:-1]]
     return [statistics.classes[i] for i in np.searchsorted(uppers, volumes, side="right")]

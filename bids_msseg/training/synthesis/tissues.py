@@ -1,8 +1,4 @@
-"""Tissue classes of a head, sets of lesions in it, and files of prepared label maps.
-
-A label map is prepared once and stored; images of any contrast are synthesised from it, sub-image
-by sub-image (:mod:`bids_msseg.training.synthesis.dataset`).
-"""
+"""Tissue classes of a head, sets of lesions in it, and files of prepared label maps."""
 
 from __future__ import annotations
 
@@ -43,8 +39,7 @@ BROAD_STATISTICS = LesionStatistics(
     periventricular_from=1500.0,
     edge_mm=(0.6, 1.6),
 )
-"""Round, wide figures chosen beforehand and measured on nobody, so that a network trained on such
-lesions may be tested on anybody."""
+"""Wide ranges that were not measured on any patient, who may thus be a test patient."""
 
 LOAD_ML = (0.3, 60.0)
 """Range of lesion loads that are placed, spread evenly over its logarithm."""
@@ -101,32 +96,22 @@ TISSUES = FIRST_EXTRA + len(EXTRA_CEREBRAL)
 
 @dataclass(frozen=True, slots=True)
 class LesionDraw:
-    """One sparse set of lesions of a label map, as flat indices into (X, Y, Z).
-
-    ``fraction`` is the share of lesion, 255 for the whole voxel; ``owner`` is the number of the
-    lesion from 1, or 0 in the soft rim; ``choroid`` are voxels of choroid plexus, which is no
-    lesion.
-    """
+    """One sparse set of lesions of a label map, as flat indices into (X, Y, Z)."""
 
     voxels: NDArray[np.int32]
-    fraction: NDArray[np.uint8]
-    owner: NDArray[np.int16]
-    choroid: NDArray[np.int32]
+    fraction: NDArray[np.uint8]  # share of lesion, 255 for the whole voxel
+    owner: NDArray[np.int16]  # number of the lesion from 1, or 0 in the soft rim
+    choroid: NDArray[np.int32]  # voxels of choroid plexus, which is no lesion
 
 
 @dataclass(frozen=True, slots=True)
 class LabelMap:
-    """Prepared label map of a head in RAS orientation with 1 mm voxels.
-
-    ``tissue`` holds :class:`Tissue` and, from ``FIRST_EXTRA`` on, extra-cerebral labels. ``rim``
-    is the distance to the brain (sulci included) in units of 0.1 mm, at most 25.5 mm; ``halo``
-    that to the lateral ventricles in units of 0.05 mm, at most 12.75 mm.
-    """
+    """Prepared label map of a head in RAS orientation with 1 mm voxels."""
 
     name: str
-    tissue: NDArray[np.uint8]
-    rim: NDArray[np.uint8]
-    halo: NDArray[np.uint8]
+    tissue: NDArray[np.uint8]  # Tissue and, from FIRST_EXTRA on, extra-cerebral labels
+    rim: NDArray[np.uint8]  # distance to the brain (sulci included) in units of 0.1 mm
+    halo: NDArray[np.uint8]  # distance to the lateral ventricles in units of 0.05 mm
     draws: tuple[LesionDraw, ...]
 
 
@@ -199,10 +184,7 @@ def ventricle_distance(lateral: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def save_label_map(label_map: LabelMap, path: Path) -> None:
-    """Write a prepared label map without pickle.
-
-    The file appears under its name only when it is complete.
-    """
+    """Write a prepared label map without pickle, atomically."""
     arrays: dict[str, NDArray[np.generic]] = {
         "name": np.array(label_map.name),
         "tissue": label_map.tissue,

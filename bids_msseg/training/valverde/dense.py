@@ -1,8 +1,6 @@
 """Conversion of a patch net to a fully convolutional one that classifies whole tiles.
 
-Every stride becomes 1, and all later kernels are dilated by the strides so far (filter
-rarefaction; Li et al. 2014, arXiv 1412.4526): each voxel's windows are those of its own patch, so
-the results are equal except for the order in which floats are summed.
+Every stride becomes 1, and later kernels are dilated (Li et al. 2014, arXiv 1412.4526).
 """
 
 from __future__ import annotations
@@ -32,18 +30,7 @@ class _FeatureMap:
 
 
 def to_dense(net: nn.Sequential, patch: int) -> nn.Sequential:
-    """Convert a patch net exactly to a fully convolutional net.
-
-    The net reads patches of edge ``patch``; the result, a copy in evaluation mode, maps edges X to
-    X - patch + 1. Raises ValueError if a layer pads, leaves a remainder or is none of ``Conv3d``,
-    ``BatchNorm3d``, ``ReLU``, ``MaxPool3d``, ``Dropout``, ``Flatten``, ``Linear``.
-
-    Examples
-    --------
-    >>> net = nn.Sequential(nn.Conv3d(1, 2, 2, stride=2), nn.Flatten(), nn.Linear(2 * 2**3, 1))
-    >>> to_dense(net, 4)(torch.zeros(1, 1, 9, 6, 4)).shape
-    torch.Size([1, 1, 6, 3, 1])
-    """
+    """Convert a patch net exactly to one that maps edges X to X - patch + 1, or ValueError."""
     features = _FeatureMap(patch, 1)
     layers: list[nn.Module] = []
     for layer in net:

@@ -17,7 +17,7 @@ from bids_msseg.training.valverde.dense import to_dense
 from bids_msseg.training.valverde.nets import HALO, PATCH, PatchNet, lesion_probability
 
 TILE = 32
-"""Edge of a tile: 256 maps of it stay within a processor's reach (34 MB in float32)."""
+"""Edge of a tile: 256 maps of it take 34 MB in float32."""
 Images = NDArray[np.floating[Any]]
 Array = NDArray[np.float32]
 
@@ -25,10 +25,7 @@ Array = NDArray[np.float32]
 def fill_missing_contrasts(
     images: Images, present: Sequence[bool], brain: NDArray[np.bool_]
 ) -> Images:
-    """Fill missing contrasts with the mean of the brain inside, background outside.
-
-    Images (3, X, Y, Z) are in SD of the brain, so that the mean is 0.
-    """
+    """Fill missing contrasts with the mean of the brain (0) inside, background outside."""
     filled = images.copy()
     filled[~np.array(present)] = np.where(brain, 0, BACKGROUND).astype(images.dtype)
     return filled
@@ -41,11 +38,7 @@ def pad_images(images: Images) -> Images:
 
 
 def cut_patches(padded: Images, voxels: NDArray[np.int64]) -> Array:
-    """Cut the patches around some voxels, shape (N, 3, 11, 11, 11).
-
-    ``padded`` is the result of :func:`pad_images`; ``voxels`` are flat indices into the unpadded
-    (X, Y, Z).
-    """
+    """Cut patches (N, 3, 11, 11, 11) around voxels, flat indices into the unpadded (X, Y, Z)."""
     shape = tuple(edge - 2 * HALO for edge in padded.shape[1:])
     windows = np.lib.stride_tricks.sliding_window_view(
         padded, (PATCH, PATCH, PATCH), axis=(1, 2, 3)
@@ -57,11 +50,7 @@ def cut_patches(padded: Images, voxels: NDArray[np.int64]) -> Array:
 def probability(
     net: PatchNet, images: Images, mask: NDArray[np.bool_], engine: Engine, *, batch: int = 512
 ) -> Array:
-    """Return the lesion probability of chosen voxels and 0 elsewhere, (X, Y, Z).
-
-    Images (3, X, Y, Z) are FLAIR, T1w and T2w in SD of the brain, -3 outside. Nets with ``valid``
-    padding classify whole tiles, others ``batch`` patches at a time.
-    """
+    """Return the lesion probability (X, Y, Z) of chosen voxels and 0 elsewhere."""
     if net.padding == "valid":
         return dense_probability(net, images, mask, engine)
     return patch_probability(net, images, mask, engine, batch=batch)
@@ -94,10 +83,7 @@ def dense_probability(
     *,
     tile: int = TILE,
 ) -> Array:
-    """Classify chosen voxels by tiles, skipping empty tiles; see :func:`probability`.
-
-    Raises ValueError if the net has no exact dense form.
-    """
+    """Classify chosen voxels by tiles, skipping empty tiles; see :func:`probability`."""
     dense = to_dense(net, PATCH).to(engine.device)
     dense = dense.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     padded = pad_images(images)

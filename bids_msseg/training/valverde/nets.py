@@ -18,9 +18,7 @@ PADDINGS: tuple[str, ...] = get_args(Padding)
 class PatchNet(nn.Sequential):
     """Net of two convolutions and two dense layers (Valverde et al. 2017, figure 2).
 
-    It returns 2 logits (no lesion, lesion). Layout ``same`` is padded as in the paper; ``valid``
-    is not, so that :func:`~bids_msseg.training.valverde.dense.to_dense` converts it exactly. Both
-    have the same parameters. Raises ValueError for another layout.
+    Returns 2 logits. ``same`` is padded as in the paper; ``valid`` has an exact dense form.
     """
 
     def __init__(self, padding: Padding = "valid", *, dropout: float = 0.5) -> None:

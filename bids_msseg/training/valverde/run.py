@@ -1,7 +1,6 @@
 """Preset ``valverde2017`` of ``msseg-train``: training and evaluation of that cascade.
 
-Folds are nested: every score is of a patient that was seen neither by the nets, nor through the
-hard negatives of the second net. The same call resumes a stopped training.
+Folds are nested: neither the nets nor the hard negatives of CNN-2 come from a test patient.
 """
 
 from __future__ import annotations
@@ -81,10 +80,7 @@ def run_valverde(
 ) -> list[Score]:
     """Train both nets in nested folds, segment every visit as held-out, and score it.
 
-    ``out`` receives visits, nets, predictions of the first operating point, ``scores.tsv``,
-    weights and a model card. ``settings`` and ``seed`` override :data:`VALVERDE_RECIPE`. Raises
-    UsageError if the recipe is invalid, participants are too few or ``out`` holds another
-    training.
+    Raises UsageError for an invalid recipe, too few participants or another training in ``out``.
     """
     import torch
 
@@ -102,10 +98,7 @@ def run_valverde(
 
 
 def read_settings(settings: Mapping[str, Any]) -> tuple[PatchRecipe, tuple[Point, ...]]:
-    """Turn the content of a recipe file into a recipe and its operating points.
-
-    Raises UsageError if a key is unknown or a value is invalid.
-    """
+    """Return recipe and operating points of a recipe file; UsageError if it is invalid."""
     from bids_msseg.training.valverde.nets import PADDINGS
     from bids_msseg.training.valverde.stages import MINING_MODES, PatchRecipe
     from bids_msseg.training.valverde.train import OPTIMISERS, PatchPlan
@@ -165,10 +158,7 @@ def _fraction(key: str, value: Any) -> float:
 def _open_training(
     out: Path, split: Split, recipe: PatchRecipe, engine: Engine, settings: Mapping[str, Any]
 ) -> PatchTraining:
-    """Store split and recipe for a later call; refuse those of another training.
-
-    Operating points may change, because they do not affect the training.
-    """
+    """Store split and recipe (not points) for a later call; refuse those of another training."""
     from bids_msseg.training.valverde.stages import PatchTraining
 
     (out / "valverde").mkdir(parents=True, exist_ok=True)
@@ -276,7 +266,7 @@ def _card(name: str, split: Split, scores: Sequence[Score], settings: Mapping[st
 - file: `{name}.safetensors`: the two patch nets of each fold; not for `msseg --model`
 - trained by: `msseg-train --preset valverde2017`, bids_msseg {__version__}
 - recipe: {recipe}
-- research use, not for diagnosis
+- for research use only; not for diagnostic use
 
 {folds}
 

@@ -1,8 +1,4 @@
-"""Balanced sets of patches: as many lesion voxels as negatives, cut when needed.
-
-A batch depends only on visits, plan, seed and step. Only the volumes and two lists of voxels per
-visit are held in memory.
-"""
+"""Balanced sets of patches; a batch depends only on visits, plan, seed and step."""
 
 from __future__ import annotations
 
@@ -22,18 +18,14 @@ from bids_msseg.training.valverde.inference import cut_patches, fill_missing_con
 from bids_msseg.training.valverde.nets import CHANNELS, PATCH
 
 MIRROR_AXES = ((2, 3), (2,), (3,))
-"""Axes of (N, C, X, Y, Z) that are mirrored: half a turn about Z, left-right, both (which leaves
-front-back); the axial plane is X and Y."""
+"""Axes of (N, C, X, Y, Z) that are mirrored, in the axial plane of X and Y."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Training voxels of one visit, as flat indices into (X, Y, Z).
+    """Training voxels of one visit, as flat indices into (X, Y, Z)."""
 
-    ``padded`` are the padded images, shape (3, X + 10, Y + 10, Z + 10).
-    """
-
-    padded: NDArray[np.floating[Any]]
+    padded: NDArray[np.floating[Any]]  # images, (3, X + 10, Y + 10, Z + 10)
     lesions: NDArray[np.int64]
     negatives: NDArray[np.int64]
 
@@ -48,10 +40,7 @@ class Draw:
 
 
 def fill_missing(visit: LabelledVisit) -> LabelledVisit:
-    """Fill missing contrasts with the mean of the brain inside, background outside.
-
-    The nets read three contrasts and have no input for which of them are present.
-    """
+    """Fill missing contrasts: the nets have no input for which contrasts are present."""
     return replace(visit, images=fill_missing_contrasts(visit.images, visit.present, visit.brain))
 
 
@@ -71,12 +60,7 @@ def random_pool(visit: LabelledVisit, min_z: float) -> Pool:
 def hard_pool(
     visit: LabelledVisit, min_z: float, prediction: NDArray[np.floating[Any]], threshold: float
 ) -> Pool:
-    """List all lesion voxels, and the false positives of CNN-1, for CNN-2.
-
-    Candidates have a FLAIR z-score above ``min_z``; those with a ``prediction`` of CNN-1 above
-    ``threshold`` reach CNN-2. If they are fewer than the lesion voxels, the most probable of the
-    others are added.
-    """
+    """List all lesion voxels, and at least as many false positives of CNN-1, for CNN-2."""
     truth = _lesion(visit)
     lesions = np.flatnonzero(truth)
     candidates = np.flatnonzero(find_candidates(visit, min_z) & ~truth)
@@ -92,11 +76,7 @@ def _lesion(visit: LabelledVisit) -> NDArray[np.bool_]:
 
 
 def draw_epoch(pools: Sequence[Pool], rng: np.random.Generator, *, limit: int) -> Draw:
-    """Draw lesion voxels and as many negatives of each visit, in random order.
-
-    No voxel is drawn twice. ``limit`` is the largest number of patches (the paper has none); each
-    visit then contributes the same share of its lesion voxels.
-    """
+    """Draw lesion voxels and as many negatives of each visit, at most ``limit``, none twice."""
     total = sum(pool.lesions.size for pool in pools)
     share = min(1.0, limit / (2 * total)) if total else 0.0
     parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = []
@@ -122,11 +102,7 @@ def mirror_half(patches: NDArray[np.float32], rng: np.random.Generator) -> NDArr
 
 
 class PatchStream:
-    """Endless stream of training batches, each addressed by its step number.
-
-    ``limit`` is the most patches of an epoch. ``steps`` is the number of its whole batches,
-    0 if there is nothing to draw from.
-    """
+    """Endless stream of batches by step number; ``steps`` counts the whole ones of an epoch."""
 
     def __init__(
         self,

@@ -34,27 +34,18 @@ Log = Callable[[str, Report], None]
 
 @dataclass(frozen=True, slots=True)
 class PatchRecipe:
-    """Settings that determine the training of both nets.
-
-    Candidates have a FLAIR z-score above ``candidate_z``; those above ``candidate_threshold`` in
-    CNN-1 reach CNN-2. ``mining`` takes hard negatives from patients unseen by CNN-1
-    (``out-of-fold``) or, as in the paper, from its own patients (``training``).
-    """
+    """Settings that determine the training of both nets."""
 
     padding: Padding = "valid"
-    candidate_z: float = 0.5
-    candidate_threshold: float = 0.5
-    mining: str = "out-of-fold"
+    candidate_z: float = 0.5  # FLAIR z-score above which a voxel is a candidate
+    candidate_threshold: float = 0.5  # of CNN-1, above which a candidate reaches CNN-2
+    mining: str = "out-of-fold"  # hard negatives; "training", of CNN-1's patients, as in the paper
     plan: PatchPlan = field(default_factory=PatchPlan)
 
 
 @dataclass(frozen=True, slots=True)
 class PatchTraining:
-    """Folder, split, recipe, engine and seed of a training with patch nets.
-
-    ``folder`` holds visits in ``cohort/`` and gets checkpoints and predictions of CNN-1 in
-    ``valverde/``. ``log`` is called with the name of a stage and a line of its training log.
-    """
+    """Folder, split, recipe, engine and seed of a training with patch nets."""
 
     folder: Path
     split: Split
@@ -81,10 +72,7 @@ def train_first(training: PatchTraining, folds: FoldSet) -> PatchNet:
 
 
 def train_second(training: PatchTraining, test: int | None) -> PatchNet:
-    """Train CNN-2 on all lesion voxels and as many hard negatives, or load it.
-
-    ``test`` is the fold that it must not see; None trains on all folds.
-    """
+    """Train CNN-2 on all lesion voxels and as many hard negatives outside ``test``, or load it."""
     number = 0 if test is None else 1 + test
     stage = "cnn2-all" if test is None else f"cnn2-without-{test}"
     seed = training.seed + 500 + number
@@ -141,11 +129,7 @@ def _train(
 
 
 def first_prediction(training: PatchTraining, name: str, folds: FoldSet) -> Array:
-    """Return CNN-1's probability over a visit's candidates, and store it on disk.
-
-    CNN-1 is the one trained on ``folds``. The result (X, Y, Z) is 0 outside the candidates
-    and has half precision, whether read or just computed.
-    """
+    """Return the stored probability (X, Y, Z) of CNN-1 of ``folds``, 0 outside candidates."""
     folder = training.folder / "valverde" / _first_stage(folds)
     target = folder / f"{name}.npy"
     if not target.is_file():
@@ -161,11 +145,7 @@ def first_prediction(training: PatchTraining, name: str, folds: FoldSet) -> Arra
 
 
 def segment_unseen(training: PatchTraining, name: str, test: int) -> tuple[Array, Array]:
-    """Segment a visit of a test fold by nets that have not seen its patient.
-
-    Returns the probability of CNN-1, 0 outside the candidates, and that of CNN-2, 0 where CNN-1 is
-    not above the threshold; both (X, Y, Z). Raises ValueError if the visit is not in that fold.
-    """
+    """Return probabilities (X, Y, Z) of CNN-1 and CNN-2 that have not seen the test fold."""
     if name not in training.split.folds[test]:
         raise ValueError(f"{name} is not in fold {test}: its nets have seen the patient")
     first = first_prediction(training, name, training.split.without(test))

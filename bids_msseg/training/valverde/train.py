@@ -25,18 +25,13 @@ REPORT_EVERY = 100
 
 @dataclass(frozen=True, slots=True)
 class PatchPlan:
-    """Training plan of one patch net.
-
-    ``patches`` limits the patches of an epoch, which are drawn anew for each. ``optimiser`` is
-    ``adam`` or ``adadelta``. ``learning_rate`` falls linearly to zero. ``checkpoint_s`` is the
-    number of seconds between checkpoints.
-    """
+    """Training plan of one patch net."""
 
     epochs: int = 4
-    patches: int = 100_000
+    patches: int = 100_000  # at most in an epoch, drawn anew for each
     batch: int = 128
-    optimiser: str = "adam"
-    learning_rate: float = 1e-3
+    optimiser: str = "adam"  # one of OPTIMISERS
+    learning_rate: float = 1e-3  # falls linearly to zero
     dropout: float = 0.5
     checkpoint_s: float = 60.0
 
@@ -51,11 +46,9 @@ def fit(
     seed: int,
     report: Callable[[Report], None] | None = None,
 ) -> PatchNet:
-    """Train a net by cross-entropy, or resume from its checkpoint; return it on the CPU.
+    """Train a network by cross-entropy, or resume from its checkpoint; return it on the CPU.
 
-    There is no early stopping, so no patient has to be held out for it. A finished checkpoint is
-    loaded and nothing is trained. ``report`` is called every 100 steps. Raises DataError if there
-    are too few patches for one batch or the checkpoint was written by another plan.
+    Raises DataError for too few patches, or for the checkpoint of another plan.
     """
     steps = plan.epochs * source.steps
     if not steps:
@@ -81,10 +74,7 @@ def fit(
 
 
 def load_finished(net: PatchNet, plan: PatchPlan, checkpoint: Path) -> PatchNet | None:
-    """Load a net whose training is finished; return None if it is not.
-
-    Raises DataError if the checkpoint was written by another plan.
-    """
+    """Load a finished network, or return None; DataError for a checkpoint of another plan."""
     if not checkpoint.is_file():
         return None
     stored = _read_checkpoint(checkpoint, "cpu")
@@ -140,10 +130,7 @@ class _State:
         return float(loss.detach())
 
     def save(self, path: Path) -> None:
-        """Write everything that a later run needs.
-
-        The file appears under its name only when it is complete.
-        """
+        """Write everything that a later run needs, atomically."""
         content = {
             "plan": asdict(self.plan),
             "steps": self.steps,

@@ -52,7 +52,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def _cell(text: str) -> str:
-    """Write a cell of a Markdown table: no moment, nothing that does not print, no markup."""
+    """Write a cell of a Markdown table: no time stamp, no control characters, no markup."""
     shown = "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
     return re.sub(r"([\\|*_\[<`])", r"\\\1", MOMENT.sub("", shown))
 
@@ -81,7 +81,7 @@ def place(toy_cascade: Path) -> Iterator[Place]:
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Refuse every connection, and list what was tried."""
+    """Refuse every connection, and list the attempts."""
     tried: list[object] = []
 
     def refuse(*arguments: object, **_: object) -> NoReturn:

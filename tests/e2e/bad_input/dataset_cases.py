@@ -1,4 +1,4 @@
-"""Datasets, folders and selections with which nothing can be done."""
+"""Datasets, folders and selections that are refused."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _loop(place: Place) -> object:
 
 
 def _renamed(*names: str) -> Callable[[Place], object]:
-    """Put the FLAIR elsewhere, under these names."""
+    """Move the FLAIR to these names."""
 
     def spoil(place: Place) -> None:
         content = (place.bids / FLAIR).read_bytes()
@@ -67,12 +67,12 @@ def _empty_visit(place: Place) -> None:
     shutil.rmtree(place.bids / "sub-01/anat")
 
 
-def _no_people(place: Place) -> None:
+def _remove_participants(place: Place) -> None:
     shutil.rmtree(place.bids / "sub-01")
 
 
-def _person_is_a_file(place: Place) -> None:
-    _no_people(place)
+def _participant_is_a_file(place: Place) -> None:
+    _remove_participants(place)
     place.put("sub-01", b"")
 
 
@@ -81,8 +81,8 @@ def _anat_loop(place: Place) -> None:
     (place.bids / "sub-01/anat").symlink_to(".")
 
 
-def _person_loop(place: Place) -> None:
-    _no_people(place)
+def _participant_loop(place: Place) -> None:
+    _remove_participants(place)
     (place.bids / "sub-01").symlink_to("sub-01")
 
 
@@ -136,9 +136,17 @@ FOLDERS = [
     Case(
         "dataset name too long", _bids(lambda p: p.root / ("x" * 300)), 64, "too long", "shorter"
     ),
-    Case("no participants", _no_people, 18, "no sub-\\*|no visit in", "no sub-\\* folder"),
-    Case("participant is a file", _person_is_a_file, 18, "no visit in", "no sub-\\* folder"),
-    Case("participant is a link to itself", _person_loop, 18, "no visit in", "no sub-\\* folder"),
+    Case(
+        "no participants", _remove_participants, 18, "no sub-\\*|no visit in", "no sub-\\* folder"
+    ),
+    Case("participant is a file", _participant_is_a_file, 18, "no visit in", "no sub-\\* folder"),
+    Case(
+        "participant is a link to itself",
+        _participant_loop,
+        18,
+        "no visit in",
+        "no sub-\\* folder",
+    ),
     Case(
         "participant label with underscore",
         _renamed("sub-0_1/anat/sub-0_1_FLAIR.nii.gz"),

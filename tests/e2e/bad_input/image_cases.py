@@ -106,7 +106,7 @@ def _dims(*dim: int) -> Callable[[], bytes]:
 
 
 def _promise(extent: int, content: bytes) -> Callable[[], bytes]:
-    """Promise many voxels of one byte before some compressed content."""
+    """Declare many voxels of one byte in a header before some compressed content."""
 
     def make() -> bytes:
         start = _dims(3, extent, extent, extent)()[:352]
@@ -282,7 +282,7 @@ PLACES = [
 def _instead(
     name: str, make: Callable[[Path], object], code: int, says: str, hint: str, *, visit: bool
 ) -> Case:
-    """Put something else than a file in the FLAIR's place."""
+    """Replace the FLAIR by a link, a folder, a pipe or a pointer file."""
 
     def spoil(place: Place) -> None:
         make(place.remove())

@@ -1,4 +1,4 @@
-"""NIfTI files made byte by byte, so that each can be wrong in one way only."""
+"""NIfTI files built byte by byte, so that each has exactly one fault."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def nifti(
 ) -> bytes:
     """Write an uncompressed file with both orientations set."""
     stored = values() if data is None else data
-    # nibabel wants to be told that 64 bits are meant
+    # nibabel requires an explicit dtype for 64-bit integers
     dtype = stored.dtype if stored.dtype.kind in "iu" else None
     image = (kind or nib.Nifti1Image)(stored, affine, dtype=dtype)
     image.set_sform(affine, 1)
@@ -89,7 +89,7 @@ def filled(make: Callable[[np.ndarray], np.ndarray]) -> Callable[[], bytes]:
 
 
 def big_endian() -> bytes:
-    """Store everything the other way round."""
+    """Store header and voxels in big-endian byte order."""
     swapped = nib.Nifti1Header(endianness=">")
     image = nib.Nifti1Image(values().astype(">i2"), AFFINE, swapped)
     content = bytes(image.to_bytes())

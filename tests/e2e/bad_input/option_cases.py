@@ -243,7 +243,7 @@ def _joined(entries: Mapping[str, Any], data: bytes) -> bytes:
 
 
 def _described(change: Callable[[dict[str, Any]], object]) -> Callable[[Place], object]:
-    """Change what the weights say of themselves."""
+    """Change the description in the weights file."""
 
     def edit(content: bytes) -> bytes:
         entries, data = _entries(content)

@@ -1,4 +1,4 @@
-"""A small dataset to be spoilt, the run on it, and what a refusal has to leave behind."""
+"""A small dataset for cases of bad input, the run on it, and checks of the outputs."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Place:
     """Further options."""
     positional: list[str] = field(init=False)
     unprivileged: bool = False
-    """Run as a user whom permissions concern."""
+    """Run as a user without root permissions."""
 
     def __post_init__(self) -> None:
         self.bids, self.out = self.root / "bids", self.root / "out"
         self.describe({"Name": "Small", "BIDSVersion": "1.10.1"})
-        # were it taken for good, its visit would still end at its first step
+        # constant values: even if accepted, the visit would fail at its first step
         self.put(FLAIR, zipped(nifti(np.full(SHAPE, 7, np.int16))))
         self.positional = [str(self.bids), str(self.out), "participant"]
 
@@ -75,7 +75,7 @@ class Place:
         words = [*model, *ONE_THREAD, *self.words]
         if not self.unprivileged or os.geteuid() != 0:
             return main([*self.positional, *words])
-        # once as root, who may read Python's own modules wherever they lie
+        # first run as root, to import modules that another user may not be able to read
         bids, _, level = self.positional
         main([bids, str(self.root / "primed"), level, *words])
         with _as_nobody(self.root):
@@ -84,7 +84,7 @@ class Place:
 
 @contextmanager
 def _as_nobody(root: Path) -> Iterator[None]:
-    """Give up root's rights for a while."""
+    """Run without root permissions for a while."""
     for path in (root, *root.rglob("*")):
         os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
     os.seteuid(NOBODY)
@@ -127,7 +127,7 @@ def tree(folder: Path) -> dict[str, object]:
 
 
 def remains(out: Path) -> Sequence[str]:
-    """Name what a refused visit must not leave: images, half-written files."""
+    """List files that a refused visit must not leave: images, half-written files."""
     if not out.is_dir():
         return []
     return [
@@ -140,7 +140,7 @@ def remains(out: Path) -> Sequence[str]:
 
 
 def broken_texts(out: Path) -> Sequence[str]:
-    """Name JSON, pages and tables in OUT that are not whole."""
+    """List incomplete JSON files, pages and tables in OUT."""
     bad = []
     for path in out.rglob("*") if out.is_dir() else ():
         if ".work" in path.relative_to(out).parts or not path.is_file():

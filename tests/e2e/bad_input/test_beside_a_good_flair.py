@@ -1,4 +1,4 @@
-"""T1w and T2w that cannot be used, beside a FLAIR that can: the visit says which image it is."""
+"""Unusable T1w and T2w with a usable FLAIR: the error names the image."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def flair(tmp_path_factory: pytest.TempPathFactory, make_phantom: Callable[..., 
 
 @pytest.mark.parametrize("contrast", ["T1w", "T2w"])
 @pytest.mark.parametrize("name", CASES)
-def test_the_contrast_is_named(
+def test_error_names_unusable_contrast(
     contrast: str,
     name: str,
     flair: bytes,
@@ -65,15 +65,15 @@ def test_the_contrast_is_named(
         tmp_path / "work",
     ]
     code = main([str(word) for word in (*words, *ONE_THREAD)])
-    told = capsys.readouterr().err
-    line = next((line for line in told.splitlines() if "failed" in line), told)
-    hint = next((line for line in told.splitlines() if line.startswith("  hint: ")), "")
+    log = capsys.readouterr().err
+    line = next((line for line in log.splitlines() if "failed" in line), log)
+    hint = next((line for line in log.splitlines() if line.startswith("  hint: ")), "")
     message = line.partition(" failed: ")[2].replace(str(tmp_path), "…")
     note_row(f"{contrast}: {name}", code, message, hint.removeprefix("  hint: "))
-    assert code == 65, told
-    assert f"sub-01_{contrast}" in line or f"{contrast} image" in line, told
+    assert code == 65, log
+    assert f"sub-01_{contrast}" in line or f"{contrast} image" in line, log
     assert re.search(says, line), line
     assert hint
-    assert "Traceback" not in told
+    assert "Traceback" not in log
     assert remains(out) == []
     assert broken_texts(out) == []

@@ -1,4 +1,4 @@
-"""Every bad image in one dataset with a good visit: that one finishes, and nothing leaks."""
+"""All invalid images in one dataset with a good visit, which must be finished."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def ended(
     bright_model: Path,
     make_phantom: Callable[..., Any],
 ) -> Ended:
-    """Gather all cases into one dataset and run both levels, cut off from the network."""
+    """Gather all cases into one dataset and run both levels without network access."""
     top = tmp_path_factory.mktemp("beside")
     bids = top / "all"
     _good_visit(bids, make_phantom)
@@ -115,7 +115,7 @@ def test_the_good_visit_is_finished(ended: Ended) -> None:
     assert (record["status"], record["lesion_count"]) == ("ok", 3)
 
 
-def test_every_bad_one_has_its_reason(ended: Ended) -> None:
+def test_invalid_visits_have_reason_and_hint(ended: Ended) -> None:
     assert ended.code == 1  # their codes differ
     for number, case in enumerate(CASES):
         record = _record(ended.out, f"sub-{number:03}")
@@ -130,17 +130,17 @@ def test_every_bad_one_has_its_reason(ended: Ended) -> None:
     assert sum(row["status"] == "ok" for row in rows) == 1
 
 
-def test_nothing_of_the_bad_ones_is_left(ended: Ended) -> None:
+def test_invalid_visits_leave_no_images(ended: Ended) -> None:
     for number in range(len(CASES)):
         assert remains(ended.out / f"sub-{number:03}") == []
     assert broken_texts(ended.out) == []
 
 
-def test_no_network_was_asked_for(ended: Ended) -> None:
+def test_run_opens_no_network_connection(ended: Ended) -> None:
     assert ended.tried == []
 
 
-def test_what_names_a_person_or_a_folder_is_in_no_output(ended: Ended) -> None:
+def test_outputs_contain_no_person_names_or_local_paths(ended: Ended) -> None:
     looked = 0
     for path in ended.out.rglob("*"):
         parts = path.relative_to(ended.out).parts

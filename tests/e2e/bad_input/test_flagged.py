@@ -1,4 +1,4 @@
-"""What can be processed and should not be trusted: the visit is finished, and flagged."""
+"""Unusual images that can be processed: the visit is finished and flagged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CASES = {
 @dataclass(frozen=True)
 class Ended:
     code: int
-    told: str
+    log: str
     out: Path
 
     def record(self, label: str) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def _save(bids: Path, label: str, data: np.ndarray, affine: np.ndarray) -> None:
 
 
 def _cube() -> np.ndarray:
-    """Water in a cube, as a scanner sees it, with air around."""
+    """Return an image of a water phantom: a noisy cube surrounded by air."""
     edge = CUBE_MM // 2
     data = np.zeros((edge + 20,) * 3)
     noise = np.random.default_rng(5).normal(0, 20, (edge,) * 3)
@@ -65,8 +65,8 @@ def _cube() -> np.ndarray:
     return data
 
 
-def _known(model: Path, make_phantom: Callable[..., Any]) -> None:
-    """Write what a training on four phantoms would know of them."""
+def _store_calibration(model: Path, make_phantom: Callable[..., Any]) -> None:
+    """Write the calibration of a training on four phantoms."""
     phantom = make_phantom(spacing=SPACING)
     visits = []
     for seed in range(1, 5):
@@ -91,7 +91,7 @@ def ended(
     top = tmp_path_factory.mktemp("flagged")
     bids, out, model = top / "bids", top / "out", top / "bright.safetensors"
     model.write_bytes(bright_model.read_bytes())
-    _known(model, make_phantom)
+    _store_calibration(model, make_phantom)
     phantom = make_phantom(spacing=SPACING)
     flair = phantom.image("FLAIR")
     _save(bids, "good", flair, phantom.affine)
@@ -114,19 +114,19 @@ def _run(words: Sequence[str], log: Path) -> int:
         return main(words)
 
 
-def test_the_run_ends_well(ended: Ended) -> None:
-    assert ended.code == 0, ended.told
-    assert "Traceback" not in ended.told
+def test_run_with_unusual_images_succeeds(ended: Ended) -> None:
+    assert ended.code == 0, ended.log
+    assert "Traceback" not in ended.log
     assert broken_texts(ended.out) == []
 
 
-def test_a_visit_like_the_training_has_no_flag(ended: Ended) -> None:
+def test_visit_similar_to_training_is_not_flagged(ended: Ended) -> None:
     record = ended.record("good")
     assert (record["status"], record["quality_reasons"]) == ("ok", [])
 
 
 @pytest.mark.parametrize("label", CASES)
-def test_it_is_finished_and_flagged(
+def test_unusual_visit_is_finished_and_flagged(
     label: str, ended: Ended, note_row: Callable[..., None]
 ) -> None:
     name, says = CASES[label]
@@ -140,7 +140,7 @@ def test_it_is_finished_and_flagged(
     assert says in page
 
 
-def test_the_tables_say_so(ended: Ended) -> None:
+def test_group_table_contains_quality_flags(ended: Ended) -> None:
     with (ended.out / "group_lesions.tsv").open(encoding="utf-8", newline="") as stream:
         rows = {row["participant_id"]: row for row in csv.DictReader(stream, delimiter="\t")}
     assert rows["sub-good"]["quality"] == "ok"

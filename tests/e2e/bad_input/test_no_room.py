@@ -1,4 +1,4 @@
-"""No room for the work folder: a full disk, and a limit on the size of files."""
+"""No space for the work folder: a full disk, and a file size limit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ raise SystemExit(main(sys.argv[2:]))
 
 @pytest.fixture
 def bids(tmp_path: Path, make_phantom: Callable[..., Any]) -> Path:
-    """Two visits, so that both are told of."""
+    """Two visits, to check that both are reported."""
     folder = tmp_path / "bids"
     for label in ("01", "02"):
         path = folder / f"sub-{label}/anat/sub-{label}_FLAIR.nii.gz"
@@ -41,7 +41,7 @@ def bids(tmp_path: Path, make_phantom: Callable[..., Any]) -> Path:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 2 MB, where one may be mounted."""
+    """Mount a disk of 2 MB, or skip if that is not permitted."""
     folder, libc = tmp_path / "disk", ctypes.CDLL(None, use_errno=True)
     folder.mkdir()
     size = f"size={ROOM_MB}m".encode()
@@ -61,19 +61,19 @@ def _run(limit: int, bids: Path, work: Path, model: Path) -> tuple[int, str]:
 
 
 def _check(ended: tuple[int, str], bids: Path, says: str, hint: str) -> None:
-    code, told = ended
-    assert code == 74, told
-    assert "Traceback" not in told
+    code, log = ended
+    assert code == 74, log
+    assert "Traceback" not in log
     for label in ("01", "02"):
-        assert re.search(rf"sub-{label} failed: .*{says}.*\n  hint: .*{hint}", told), told
+        assert re.search(rf"sub-{label} failed: .*{says}.*\n  hint: .*{hint}", log), log
         content = (bids.parent / f"out/logs/visits/sub-{label}.json").read_text(encoding="utf-8")
         assert re.search(says, json.loads(content)["reason"])
-    assert told.rstrip().endswith("exit code 74 (io error)")
+    assert log.rstrip().endswith("exit code 74 (io error)")
     assert remains(bids.parent / "out") == []
     assert broken_texts(bids.parent / "out") == []
 
 
-def test_the_disk_of_the_work_folder_is_full(
+def test_full_work_disk_gives_exit_code_74(
     bids: Path, small_disk: Path, bright_model: Path, note_row: Callable[..., None]
 ) -> None:
     before = tree(bids)
@@ -83,7 +83,7 @@ def test_the_disk_of_the_work_folder_is_full(
     note_row("work folder's disk is full", ended[0], "no space left on the disk", "free some …")
 
 
-def test_files_of_the_work_folder_may_not_grow(
+def test_file_size_limit_gives_exit_code_74(
     bids: Path, bright_model: Path, note_row: Callable[..., None]
 ) -> None:
     ended = _run(ROOM_MB * 2**20, bids, bids.parent / "work", bright_model)

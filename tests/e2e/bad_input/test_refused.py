@@ -1,4 +1,4 @@
-"""Every row of the table through the whole app: code, message, hint, and nothing left behind."""
+"""All cases of bad input with the whole app: code, message, hint, and no remaining files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .place import Case, Place, broken_texts, remains, tree
 CASES = [*IMAGE_CASES, *DATASET_CASES, *OPTION_CASES]
 
 
-def test_names_are_different() -> None:
+def test_case_names_are_unique() -> None:
     assert len({case.name for case in CASES}) == len(CASES) >= 120
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_refused(
+def test_bad_input_is_refused(
     case: Case,
     place: Place,
     capsys: pytest.CaptureFixture[str],
@@ -31,17 +31,17 @@ def test_refused(
     case.spoil(place)
     before = tree(place.bids)
     code = place.run()
-    # of a run that was primed, the second one's
-    told = re.split(r"exit code \d+ \([a-z ]+\)\n(?=.)", capsys.readouterr().err)[-1]
-    message, hint = _message(told)
-    note_row(case.name, code, *(told.replace(str(place.root), "…") for told in (message, hint)))
-    assert code == case.code, told
-    assert "Traceback" not in told
-    assert "(traceback" not in told
+    # if there was a first run as root, only the messages of the second run
+    log = re.split(r"exit code \d+ \([a-z ]+\)\n(?=.)", capsys.readouterr().err)[-1]
+    message, hint = _message(log)
+    note_row(case.name, code, *(text.replace(str(place.root), "…") for text in (message, hint)))
+    assert code == case.code, log
+    assert "Traceback" not in log
+    assert "(traceback" not in log
     assert re.search(case.says, message), message
     assert hint
     assert re.search(case.hint, hint), hint
-    assert told.rstrip().splitlines()[-1].endswith(f"({_name(code)})")
+    assert log.rstrip().splitlines()[-1].endswith(f"({_name(code)})")
     assert remains(place.out) == []
     assert broken_texts(place.out) == []
     assert tree(place.bids) == before
@@ -51,12 +51,12 @@ def test_refused(
         _check_record(place, message, hint)
 
 
-def _message(told: str) -> tuple[str, str]:
+def _message(log: str) -> tuple[str, str]:
     """Find the first error and its hint."""
-    lines = told.splitlines()
+    lines = log.splitlines()
     number = next((i for i, line in enumerate(lines) if line.startswith("  hint: ")), None)
     if number is None:
-        return told, ""
+        return log, ""
     message = re.sub(r"^\d\d:\d\d:\d\d  (ERROR )?|^msseg: ", "", lines[number - 1])
     return message, lines[number].removeprefix("  hint: ")
 
@@ -68,7 +68,7 @@ def _name(code: int) -> str:
 
 
 def _check_record(place: Place, message: str, hint: str) -> None:
-    """The visit's record and page say the same, without this machine's folders."""
+    """The visit's record and page contain message and hint, without local paths."""
     record = json.loads((place.out / "logs/visits/sub-01.json").read_text(encoding="utf-8"))
     page = (place.out / "sub-01.html").read_text(encoding="utf-8")
     shown = message.removeprefix("sub-01 failed: ").replace(f"{place.bids}/", "")

@@ -1,4 +1,4 @@
-"""Odd input that can be used: what is said about it, and that voxels are what was meant."""
+"""Unusual but usable input: notes about it, and correct voxel values."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ IMAGES: list[tuple[str, Callable[[], bytes], np.ndarray, str]] = [
 
 
 @pytest.mark.parametrize(("name", "make", "expected", "says"), IMAGES, ids=[i[0] for i in IMAGES])
-def test_an_odd_image_is_read_as_meant(
+def test_unusual_image_is_read_correctly(
     name: str,
     make: Callable[[], bytes],
     expected: np.ndarray,
@@ -82,22 +82,22 @@ def test_an_odd_image_is_read_as_meant(
     note_row(name, 0, notes or "taken, nothing to say", "")
     data = found.volume.data
     if name == "codes 0":
-        data = data[::-1]  # NIfTI takes such an image for one whose first axis points left
+        data = data[::-1]  # without codes, NIfTI assumes that the first axis points left
     np.testing.assert_array_equal(data, expected)
     assert says in notes
     assert bool(says) == bool(notes)
 
 
-def test_what_follows_the_image_is_not_unpacked(tmp_path: Path) -> None:
-    """100 GB of zeros behind the last voxel: nobody looks at them."""
+def test_data_after_image_is_not_decompressed(tmp_path: Path) -> None:
+    """1 GB of zeros after the last voxel is not read."""
     path = tmp_path / "x_FLAIR.nii.gz"
     path.write_bytes(zipped(nifti()) + bomb(100) * 10)
     found = conform(path, tmp_path / "c.nii.gz", contrast="FLAIR")
     np.testing.assert_array_equal(found.volume.data, WHOLE)
 
 
-def test_a_mask_of_zeros_compresses_well_and_is_fine(tmp_path: Path) -> None:
-    """Below 64 MB nothing is said about how small a file is."""
+def test_highly_compressible_image_is_accepted(tmp_path: Path) -> None:
+    """The compression ratio is not checked below 64 MB."""
     data = np.zeros((200, 200, 100), np.uint8)
     data[0, 0, 0] = 1
     path = tmp_path / "x_FLAIR.nii.gz"
@@ -106,7 +106,7 @@ def test_a_mask_of_zeros_compresses_well_and_is_fine(tmp_path: Path) -> None:
     assert conform(path, tmp_path / "c.nii.gz", contrast="FLAIR").volume.data.max() == 1
 
 
-# Datasets: said, and gone on with
+# Datasets that are accepted with a note
 
 
 def _dry(place: Place, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -148,7 +148,7 @@ def _odd_names(place: Place) -> None:
     place.positional[0] = str(moved)
 
 
-def _odd_person(place: Place) -> None:
+def _unusual_participant(place: Place) -> None:
     (place.bids / "sub-ä b").mkdir()
 
 
@@ -219,7 +219,7 @@ DATASETS: list[tuple[str, Callable[[Place], object], str]] = [
     ("a pipe beside an image", _pipe_beside, "(unreadable) is not"),
     ("a name that is not UTF-8", _not_utf8, "FLAIR: sub-01/anat/sub-01_FLAIR.nii.gz"),
     ("spaces, quotes and unicode in folders", _odd_names, "sub-01: would be processed"),
-    ("a participant with spaces and unicode", _odd_person, "sub-01: would be processed"),
+    ("a participant with spaces and unicode", _unusual_participant, "sub-01: would be processed"),
     ("folders that are links in circles", _loops, "sub-01: would be processed"),
     ("sidecars that are no JSON", _broken_sidecar, "FLAIR.json ignored: not JSON"),
     (
@@ -230,7 +230,7 @@ DATASETS: list[tuple[str, Callable[[Place], object], str]] = [
     ("a brain mask on another grid", _other_grid, "not on the grid of the FLAIR are not used"),
     ("a filter file of another app", _foreign_filter, '"bold" is not a contrast of this app'),
     ("one of two participants not there", _one_label_absent, "sub-99 is not in the dataset"),
-    ("no description, and told to go on", _no_json_skipped, "sub-01: would be processed"),
+    ("no description, --skip-bids-validation", _no_json_skipped, "sub-01: would be processed"),
     (
         "a session without FLAIR beside a visit",
         _session_without_flair,
@@ -241,7 +241,7 @@ DATASETS: list[tuple[str, Callable[[Place], object], str]] = [
 
 
 @pytest.mark.parametrize(("name", "spoil", "says"), DATASETS, ids=[one[0] for one in DATASETS])
-def test_an_odd_dataset_is_gone_on_with(
+def test_unusual_dataset_is_accepted_with_note(
     name: str,
     spoil: Callable[[Place], object],
     says: str,
@@ -250,10 +250,10 @@ def test_an_odd_dataset_is_gone_on_with(
     note_row: Callable[..., None],
 ) -> None:
     spoil(place)
-    code, told = _dry(place, capsys)
-    line = next((line for line in told.splitlines() if says in line), "")
+    code, printed = _dry(place, capsys)
+    line = next((line for line in printed.splitlines() if says in line), "")
     note_row(name, code, line.strip().replace(str(place.root), "…"), "")
-    assert code == 0, told
-    assert line, told
-    assert "sub-01: would be processed" in told
-    assert "Traceback" not in told
+    assert code == 0, printed
+    assert line, printed
+    assert "sub-01: would be processed" in printed
+    assert "Traceback" not in printed

@@ -17,7 +17,7 @@ from bids_msseg.training.data.candidates import (
 from bids_msseg.training.data.visits import LabelledVisit
 
 CUBE = (slice(26, 34), slice(40, 46), slice(28, 36))
-"""Where the only lesion of the visit lies."""
+"""Position of the only lesion of the visit."""
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +28,16 @@ def labelled(visit: LabelledVisit) -> LabelledCandidates:
     return label_candidates(visit, Prediction(lesion, anatomy), 0.5)
 
 
-def test_candidates_are_compared_with_the_ground_truth(labelled: LabelledCandidates) -> None:
+def test_candidates_are_labelled_by_ground_truth(labelled: LabelledCandidates) -> None:
     assert sorted(labelled.real.tolist()) == [False, True]
 
 
-def test_an_item_depends_on_seed_and_index_alone(labelled: LabelledCandidates) -> None:
+def test_item_depends_only_on_seed_and_index(labelled: LabelledCandidates) -> None:
     one, same = (CandidateCrops([labelled], 3)[4] for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
 
 
-def test_true_candidates_hold_ground_truth_and_false_ones_do_not(
+def test_only_real_candidates_overlap_ground_truth(
     labelled: LabelledCandidates,
 ) -> None:
     data = CandidateCrops([labelled], 1)
@@ -54,7 +54,7 @@ def test_true_candidates_hold_ground_truth_and_false_ones_do_not(
 
 
 @pytest.mark.parametrize(("left", "kept"), [(9, 9), (3, 3), (2, 27), (0, 27)])
-def test_a_candidate_is_tightened_at_both_scales_but_never_lost(left: int, kept: int) -> None:
+def test_tighten_changes_both_scales_or_keeps_whole_candidate(left: int, kept: int) -> None:
     candidate, tight = torch.zeros(1, FINE, FINE, FINE), np.zeros((FINE,) * 3, bool)
     candidate[0, :3, :3, :3] = 1
     tight.ravel()[[n for n in range(FINE**3) if candidate.ravel()[n]][:left]] = True
@@ -68,8 +68,8 @@ def test_a_candidate_is_tightened_at_both_scales_but_never_lost(left: int, kept:
     assert float(coarse[3].sum()) == pytest.approx(27 / 64)
 
 
-def test_a_tightened_candidate_is_labelled_by_what_is_left(visit: LabelledVisit) -> None:
-    """A wide candidate of which a twentieth is lesion is false; its core is a lesion."""
+def test_tightened_candidate_is_labelled_by_remaining_voxels(visit: LabelledVisit) -> None:
+    """A wide candidate with about 5 % lesion voxels is false; its core is a lesion."""
     lesion = np.zeros(visit.truth.shape, np.float32)
     x, y, z = (slice(side.start - 8, side.stop + 8) for side in CUBE)
     lesion[x, y, z] = 0.15

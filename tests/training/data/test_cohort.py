@@ -27,7 +27,7 @@ def _paths(cohort: Path, name: str) -> tuple[dict[str, Path], Path, Path]:
     )
 
 
-def test_a_visit_comes_onto_the_working_grid(labelled_cohort: Path) -> None:
+def test_prepared_visit_is_on_working_grid(labelled_cohort: Path) -> None:
     images, brain, truth = _paths(labelled_cohort, "sub-02")
     visit = prepare_visit("sub-02", "A", images, brain, truth)
     assert (visit.name, visit.site, visit.thick) == ("sub-02", "A", False)
@@ -48,7 +48,7 @@ def test_a_visit_comes_onto_the_working_grid(labelled_cohort: Path) -> None:
     )
 
 
-def test_thick_slices_are_noticed(labelled_cohort: Path, tmp_path: Path) -> None:
+def test_thick_slices_are_detected(labelled_cohort: Path, tmp_path: Path) -> None:
     images, brain, truth = _paths(labelled_cohort, "sub-01")
     thick = {}
     for name, path in {**images, "brain": brain, "truth": truth}.items():

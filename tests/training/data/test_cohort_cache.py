@@ -14,7 +14,7 @@ from bids_msseg.bids.files import is_newer
 from bids_msseg.bids.visit import Visit
 from bids_msseg.errors import UsageError
 from bids_msseg.evaluation.labels import LabelledFiles
-from bids_msseg.imaging.registration.affine import Registration
+from bids_msseg.imaging.registration.result import Registration
 from bids_msseg.pipeline import preprocess as steps
 from bids_msseg.training.data.cohort_cache import has_begun, prepare_cohort, read_images
 from bids_msseg.training.data.visits import load_visit
@@ -37,14 +37,14 @@ def _state(out: Path) -> tuple[int, str]:
     return (cohort / "sub-02.npz").stat().st_mtime_ns, record["files"]["truth"]["sha256"]
 
 
-def _erase_some(truth: Path) -> None:
+def _erase_part_of_mask(truth: Path) -> None:
     image = nib.load(truth)
     data = np.asarray(image.dataobj).copy()
     data[:16] = 0
     nib.save(nib.Nifti1Image(data, image.affine), truth)
 
 
-def test_what_is_prepared_stays(item: LabelledFiles, tmp_path: Path) -> None:
+def test_unchanged_visit_is_not_prepared_again(item: LabelledFiles, tmp_path: Path) -> None:
     out = tmp_path / "out"
     loads = prepare_cohort(out, [item], 1)
     before = _state(out)
@@ -64,14 +64,14 @@ def test_changed_files_are_prepared_again(item: LabelledFiles, tmp_path: Path) -
     out = tmp_path / "out"
     first = prepare_cohort(out, [item], 1)["sub-02"]
     before = _state(out)
-    _erase_some(item.truth)
+    _erase_part_of_mask(item.truth)
     assert prepare_cohort(out, [item], 1)["sub-02"] < first
     assert _state(out)[0] > before[0]
     assert _state(out)[1] != before[1]
 
 
 @pytest.mark.parametrize("change", ["site", "contrast", "content"])
-def test_a_training_that_has_begun_refuses_other_files(
+def test_changed_files_are_refused_after_training_has_begun(
     change: str, item: LabelledFiles, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -87,14 +87,14 @@ def test_a_training_that_has_begun_refuses_other_files(
     elif change == "contrast":
         item = replace(item, visit=replace(item.visit, t1w=None))
     else:
-        _erase_some(item.truth)
+        _erase_part_of_mask(item.truth)
     with pytest.raises(UsageError, match="sub-02: ") as caught:
         prepare_cohort(out, [item], 1)
     assert "another output_dir" in caught.value.hint
     assert _state(out) == before
 
 
-def test_a_cohort_without_records_is_taken_over_unless_files_are_newer(
+def test_visit_without_record_is_kept_unless_files_are_newer(
     item: LabelledFiles, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -111,7 +111,7 @@ def test_a_cohort_without_records_is_taken_over_unless_files_are_newer(
     assert _state(out)[0] > before[0]
 
 
-def test_newer_means_that_no_source_is_younger(tmp_path: Path) -> None:
+def test_is_newer_requires_that_no_source_is_newer(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     for number, path in enumerate((old, new)):
         path.touch()
@@ -125,7 +125,7 @@ def test_newer_means_that_no_source_is_younger(tmp_path: Path) -> None:
 
 @pytest.fixture
 def aligned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Registrations that find the header's place, and a note of each."""
+    """Replace registrations by the identity transform, and record each call."""
     done: list[str] = []
 
     def rigid(*_: object, **__: object) -> Registration:
@@ -141,10 +141,10 @@ def aligned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def test_a_visit_without_a_brain_mask_is_prepared_as_the_app_does(
+def test_visit_without_brain_mask_is_prepared_as_by_app(
     item: LabelledFiles, tmp_path: Path, aligned: list[str]
 ) -> None:
-    """The skull is off, so the brain that is found is the one that is given elsewhere."""
+    """The images are skull-stripped, so the computed brain mask equals the given one."""
     given, out = tmp_path / "given", tmp_path / "out"
     loads = prepare_cohort(given, [item], 1)
     assert aligned == []
@@ -160,7 +160,7 @@ def test_a_visit_without_a_brain_mask_is_prepared_as_the_app_does(
     np.testing.assert_array_equal(*masks)
     record = json.loads((out / "cohort" / "sub-02.json").read_text())
     assert set(record["files"]) == {"FLAIR", "T1w", "truth"}
-    # once only, unless the mask is gone that scores need
+    # prepared only once, unless the brain mask that scoring needs is missing
     prepare_cohort(out, [found], 1)
     assert len(aligned) == 2
     found.brain.unlink()
@@ -187,7 +187,7 @@ def test_a_contrast_on_another_grid_is_aligned(
 
 
 @pytest.mark.parametrize("flips", [(0,), (1, 2), (0, 1, 2)])
-def test_another_order_of_axes_is_no_other_grid(
+def test_reoriented_contrast_is_not_registered(
     item: LabelledFiles, tmp_path: Path, aligned: list[str], flips: tuple[int, ...]
 ) -> None:
     t1w = item.visit.contrasts["T1w"]

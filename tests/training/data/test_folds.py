@@ -22,7 +22,7 @@ def cohorts(draw: st.DrawFn) -> tuple[dict, dict, dict, int]:
 
 
 @given(cohort=cohorts())
-def test_everybody_is_in_one_fold_with_all_visits(cohort) -> None:
+def test_each_participant_is_in_one_fold_with_all_visits(cohort) -> None:
     people, sites, loads, count = cohort
     split = balanced_split(people, sites, loads, count)
     assert len(split.folds) == count
@@ -33,7 +33,7 @@ def test_everybody_is_in_one_fold_with_all_visits(cohort) -> None:
 
 
 @given(cohort=cohorts())
-def test_every_site_and_everybody_is_dealt_evenly(cohort) -> None:
+def test_sites_and_participants_are_balanced_over_folds(cohort) -> None:
     people, sites, loads, count = cohort
     split = balanced_split(people, sites, loads, count)
     who = [{name.partition("_")[0] for name in fold} for fold in split.folds]
@@ -47,7 +47,7 @@ def test_every_site_and_everybody_is_dealt_evenly(cohort) -> None:
 
 
 @given(cohort=cohorts(), shuffled=st.randoms())
-def test_the_deal_does_not_depend_on_the_order_of_participants(cohort, shuffled) -> None:
+def test_split_does_not_depend_on_participant_order(cohort, shuffled) -> None:
     people, sites, loads, count = cohort
     names = list(people)
     shuffled.shuffle(names)
@@ -55,7 +55,7 @@ def test_the_deal_does_not_depend_on_the_order_of_participants(cohort, shuffled)
     assert again == balanced_split(people, sites, loads, count)
 
 
-def test_loads_are_spread_over_folds() -> None:
+def test_lesion_loads_are_balanced_over_folds() -> None:
     people = {f"p{n}": [f"v{n}"] for n in range(9)}
     loads = {f"p{n}": float(n) for n in range(9)}
     split = balanced_split(people, dict.fromkeys(people, "X"), loads, 3)
@@ -71,15 +71,22 @@ def test_too_few_participants_are_refused() -> None:
         balanced_split({"a": ["a"], "b": ["b"]}, {"a": "X", "b": "X"}, {"a": 1, "b": 1}, 3)
 
 
-def test_members_and_rest() -> None:
+def test_split_members_and_remaining_folds() -> None:
     split = Split((("a", "b"), ("c",), ("d",)))
     assert split.without(1) == (0, 2)
     assert split.members((0, 2)) == ("a", "b", "d")
     assert split.everything == (0, 1, 2)
+    assert split.sources(0) == ((1, (2,)), (2, (1,)))
+
+
+def test_all_visits_of_the_highest_load_are_in_the_first_fold() -> None:
+    people = {"a": ["a1"], "b": ["b1", "b2"], "c": ["c1"]}
+    split = balanced_split(people, dict.fromkeys(people, "X"), {"a": 1, "b": 9, "c": 5}, 3)
+    assert split.folds == (("b1", "b2"), ("c1",), ("a1",))
 
 
 @given(count=st.integers(3, 6))
-def test_sources_of_a_refinement_net_never_meet_its_test(count: int) -> None:
+def test_refinement_sources_exclude_test_fold(count: int) -> None:
     split = Split(tuple((str(fold),) for fold in range(count)))
     for test in (None, *range(count)):
         pairs = split.sources(test)

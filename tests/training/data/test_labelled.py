@@ -25,7 +25,7 @@ from bids_msseg.training.synthesis.plan import SynthesisPlan
 STILL = SynthesisPlan(rotate_deg=0, scale=0, flip=0, warp_mm=0)
 
 
-def test_at_whole_voxels_a_cut_is_a_crop(visit: LabelledVisit) -> None:
+def test_cut_visit_at_integer_positions_is_crop(visit: LabelledVisit) -> None:
     at = np.stack(np.meshgrid(*[np.arange(20, 36, dtype=np.float32)] * 3, indexing="ij"))
     images, brain, share = cut_visit(visit, at)
     box = (slice(20, 36),) * 3
@@ -34,7 +34,7 @@ def test_at_whole_voxels_a_cut_is_a_crop(visit: LabelledVisit) -> None:
     assert np.allclose(share, visit.truth[box], atol=1e-3)
 
 
-def test_beyond_the_image_there_is_background(visit: LabelledVisit) -> None:
+def test_cut_visit_outside_image_is_background(visit: LabelledVisit) -> None:
     at = sample_places(np.random.default_rng(0), (200, 32, 32), 16, STILL)
     images, brain, share = cut_visit(visit, at)
     assert np.allclose(images, -3)
@@ -42,12 +42,12 @@ def test_beyond_the_image_there_is_background(visit: LabelledVisit) -> None:
     assert not share.any()
 
 
-def test_an_item_depends_on_seed_and_index_alone(visit: LabelledVisit) -> None:
+def test_item_depends_only_on_seed_and_index(visit: LabelledVisit) -> None:
     one, same = (LabelledDataset([visit], 3, size=32)[5] for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
 
 
-def test_a_contrast_that_was_not_acquired_is_never_shown(visit: LabelledVisit) -> None:
+def test_missing_contrast_is_zero_in_all_items(visit: LabelledVisit) -> None:
     data = LabelledDataset([visit], 3, size=32)
     for index in range(8):
         images, share, anatomy = data[index]
@@ -58,7 +58,7 @@ def test_a_contrast_that_was_not_acquired_is_never_shown(visit: LabelledVisit) -
         assert anatomy.shape == (CLASSES, 16, 16, 16)
 
 
-def test_mask_and_lesions_limit_the_anatomy() -> None:
+def test_partial_anatomy_follows_brain_mask_and_lesions() -> None:
     brain, share = torch.zeros(8, 8, 8), torch.zeros(8, 8, 8)
     brain[2:], share[6:] = 1, 1
     brain[4, 4, 4] = 0
@@ -72,7 +72,7 @@ def test_mask_and_lesions_limit_the_anatomy() -> None:
     assert possible[Anatomy.WHITE_MATTER, 3].all()
 
 
-def test_participants_are_drawn_in_equal_shares(visit: LabelledVisit) -> None:
+def test_participants_of_a_site_are_drawn_equally(visit: LabelledVisit) -> None:
     visits = [replace(visit, name=f"sub-01_ses-{n}") for n in range(3)]
     visits += [replace(visit, name="sub-02"), replace(visit, name="sub-03", site="b")]
     rng = np.random.default_rng(0)
@@ -81,7 +81,7 @@ def test_participants_are_drawn_in_equal_shares(visit: LabelledVisit) -> None:
     assert np.allclose(shares, (0.25, 0.25, 0.5), atol=0.04)
 
 
-def test_some_cubes_are_made_of_the_visits_own_voxels(visit: LabelledVisit) -> None:
+def test_whole_voxels_cube_is_not_interpolated(visit: LabelledVisit) -> None:
     at = whole_voxels(np.random.default_rng(0), (30, 31, 32), 8, STILL)
     box = (slice(26, 34), slice(27, 35), slice(28, 36))
     images, _, share = cut_visit(visit, at)
@@ -115,14 +115,14 @@ def test_sites_are_drawn_in_equal_shares(visit: LabelledVisit) -> None:
 
 
 def _lesion_in_tissue(value: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Images of constant tissue, a brain that is everywhere, and a cube of lesion."""
+    """Return images of constant tissue, a full brain mask, and a cubic lesion."""
     share = torch.zeros(11, 11, 11)
     share[4:7, 4:7, 4:7] = 1
     images = torch.stack([torch.full((11, 11, 11), level) for level in (0.5, 0.0, -0.5)])
     return images + value * share, torch.ones(11, 11, 11), share
 
 
-def test_fading_changes_lesions_by_one_share_and_nothing_else() -> None:
+def test_fade_lesions_changes_only_lesion_voxels() -> None:
     images, brain, share = _lesion_in_tissue(2.0)
     inside = share == 1
     shares = []
@@ -134,11 +134,11 @@ def test_fading_changes_lesions_by_one_share_and_nothing_else() -> None:
         shares.append(float(change[0, 0]))
     assert -FADE <= min(shares) < -FADE / 2
     assert 0.1 < max(shares) <= FADE / 2
-    # every other sub-image is left alone
+    # about half of the sub-images are unchanged
     assert 15 <= shares.count(0.0) <= 45
 
 
-def test_fading_leaves_images_without_lesions() -> None:
+def test_fade_lesions_without_lesions_returns_input() -> None:
     images, brain, share = _lesion_in_tissue(2.0)
     for seed in range(10):
         rng = np.random.default_rng(seed)

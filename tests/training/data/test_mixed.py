@@ -17,7 +17,7 @@ class _Named(Dataset[tuple[Tensor, ...]]):
         return torch.tensor(self.number), torch.tensor(index)
 
 
-def test_sources_come_in_the_shares_asked_for() -> None:
+def test_sources_are_drawn_with_requested_shares() -> None:
     data = MixedDataset((_Named(0), _Named(1)), (3, 1), 5)
     items = [data[index] for index in range(2000)]
     assert [int(index) for _, index in items] == list(range(2000))
@@ -25,7 +25,7 @@ def test_sources_come_in_the_shares_asked_for() -> None:
     assert abs(share - 0.25) < 0.05
 
 
-def test_an_item_is_drawn_by_seed_and_index_alone() -> None:
+def test_source_depends_only_on_seed_and_index() -> None:
     sources = (_Named(0), _Named(1))
     one, same, other = (MixedDataset(sources, (1, 1), seed) for seed in (5, 5, 6))
     numbers = [[int(data[index][0]) for index in range(64)] for data in (one, same, other)]

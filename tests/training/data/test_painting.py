@@ -21,7 +21,7 @@ from bids_msseg.training.synthesis.plan import SynthesisPlan
 from bids_msseg.training.synthesis.tissues import LabelMap, Tissue
 
 
-def test_the_contrast_of_lesions_is_measured_against_their_surroundings(
+def test_lesion_contrast_is_relative_to_surroundings(
     visit: LabelledVisit,
 ) -> None:
     measured = measure_contrast(visit.images, visit.present, visit.brain, visit.truth)
@@ -31,13 +31,13 @@ def test_the_contrast_of_lesions_is_measured_against_their_surroundings(
     assert measured[2] == pytest.approx(DEFAULT_CONTRAST[2])
 
 
-def test_without_lesions_the_usual_contrast_is_taken(visit: LabelledVisit) -> None:
+def test_contrast_without_lesions_is_default(visit: LabelledVisit) -> None:
     free = np.zeros_like(visit.truth)
     measured = measure_contrast(visit.images, visit.present, visit.brain, free)
     assert measured.tolist() == pytest.approx(DEFAULT_CONTRAST)
 
 
-def test_anatomy_becomes_tissue_at_1_mm() -> None:
+def test_tissue_map_converts_anatomy_to_1_mm() -> None:
     anatomy = np.zeros((CLASSES, 3, 2, 2), np.float16)
     anatomy[Anatomy.WHITE_MATTER] = 0.6
     anatomy[Anatomy.CORTEX, 0] = 0.7
@@ -50,7 +50,7 @@ def test_anatomy_becomes_tissue_at_1_mm() -> None:
     assert (tissue[4] == Tissue.AIR).all()
 
 
-def test_painting_changes_images_where_it_changes_the_truth() -> None:
+def test_paint_changes_images_only_inside_painted_lesions() -> None:
     images, share = np.zeros((3, 8, 8, 8), np.float32), np.zeros((8, 8, 8), np.float32)
     painted = np.zeros_like(share)
     painted[2:5, 2:5, 2:5] = 1
@@ -62,7 +62,7 @@ def test_painting_changes_images_where_it_changes_the_truth() -> None:
     assert not images.any()
 
 
-def test_a_painting_is_read_as_it_was_written(label_map: LabelMap, tmp_path: Path) -> None:
+def test_saved_painting_is_loaded_unchanged(label_map: LabelMap, tmp_path: Path) -> None:
     painting = Painting(label_map.draws, np.array([1.5, -0.5, 1.0], np.float32))
     save_painting(painting, tmp_path / "one.npz")
     again = load_painting(tmp_path / "one.npz")

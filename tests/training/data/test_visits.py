@@ -32,11 +32,11 @@ def test_places_list_each_lesion_once() -> None:
     assert places.brain.size == truth.size
 
 
-def test_places_of_a_visit_without_lesions() -> None:
+def test_visit_without_lesions_has_no_lesion_places() -> None:
     assert find_places(_visit(np.zeros((3, 3, 3)))).lesions == ()
 
 
-def test_a_visit_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_saved_visit_is_loaded_unchanged(tmp_path: Path) -> None:
     visit = _visit(np.random.default_rng(0).random((4, 3, 2)))
     visit = replace(visit, thick=True)
     save_visit(visit, tmp_path / "one.npz")

@@ -14,10 +14,10 @@ from bids_msseg.training.synthesis.plan import SynthesisPlan
 from bids_msseg.training.synthesis.tissues import TISSUES, Tissue
 
 USUAL = SynthesisPlan(any_contrast=0.0, enhanced=0.0)
-"""The order of tissues that FLAIR, T1w and T2w have."""
+"""Plan with the usual tissue contrasts of FLAIR, T1w and T2w only."""
 
 
-def test_usual_contrasts_have_the_order_of_tissues() -> None:
+def test_usual_contrasts_have_expected_tissue_order() -> None:
     rng = np.random.default_rng(0)
     for _ in range(40):
         flair, t1w, t2w = draw_appearance(rng, USUAL, 3).mean
@@ -26,7 +26,7 @@ def test_usual_contrasts_have_the_order_of_tissues() -> None:
         assert t2w[Tissue.WHITE] < t2w[Tissue.CORTEX] < t2w[Tissue.VENTRICLE]
 
 
-def test_unknown_contrasts_come_as_often_as_asked() -> None:
+def test_random_contrasts_have_requested_frequency() -> None:
     def unusual(share: float) -> int:
         rng = np.random.default_rng(1)
         plan = replace(USUAL, any_contrast=share)
@@ -38,7 +38,7 @@ def test_unknown_contrasts_come_as_often_as_asked() -> None:
     assert abs(unusual(0.15) - 60) < 25
 
 
-def test_every_lesion_has_an_appearance_of_its_own_and_the_rim_the_average() -> None:
+def test_lesion_contrasts_vary_around_contrast_of_rim() -> None:
     lesion = draw_appearance(np.random.default_rng(4), USUAL, 200).lesion
     assert lesion.shape == (3, 201)
     for row in lesion:

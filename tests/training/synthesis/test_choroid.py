@@ -39,7 +39,7 @@ def terrain(lateral: NDArray[np.bool_], fissure: NDArray[np.bool_]) -> ChoroidTe
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_plexus_lies_in_the_ventricles_on_the_thalamus_and_in_the_atrium(
+def test_plexus_lies_on_thalamus_and_in_atrium_of_ventricles(
     terrain: ChoroidTerrain, lateral: NDArray[np.bool_], seed: int
 ) -> None:
     found = place_choroid(np.random.default_rng(seed), terrain)
@@ -52,7 +52,7 @@ def test_plexus_lies_in_the_ventricles_on_the_thalamus_and_in_the_atrium(
     assert (z[front] <= 18).all()
 
 
-def test_it_differs_from_draw_to_draw_and_repeats_with_the_seed(terrain: ChoroidTerrain) -> None:
+def test_plexus_is_reproducible_by_seed(terrain: ChoroidTerrain) -> None:
     first, again, other = (
         place_choroid(np.random.default_rng(seed), terrain) for seed in (0, 0, 1)
     )
@@ -60,7 +60,7 @@ def test_it_differs_from_draw_to_draw_and_repeats_with_the_seed(terrain: Choroid
     assert not np.array_equal(first, other)
 
 
-def test_the_atria_are_beside_the_hindmost_thalamus(terrain: ChoroidTerrain) -> None:
+def test_atria_are_next_to_posterior_thalamus(terrain: ChoroidTerrain) -> None:
     left, right = (side + terrain.corner for side in terrain.atria)
     assert (left[:, 0].min(), left[:, 0].max()) == (6, 17)
     assert (right[:, 0].min(), right[:, 0].max()) == (22, 33)
@@ -68,14 +68,14 @@ def test_the_atria_are_beside_the_hindmost_thalamus(terrain: ChoroidTerrain) -> 
         assert (side[:, 1].min(), side[:, 1].max()) == (THALAMUS_BACK - 14, THALAMUS_BACK + 4)
 
 
-def test_without_a_thalamus_it_lies_near_the_middle(lateral: NDArray[np.bool_]) -> None:
+def test_plexus_without_thalamus_lies_in_ventricles(lateral: NDArray[np.bool_]) -> None:
     alone = prepare_choroid_terrain(lateral, np.zeros(SHAPE, bool))
     found = place_choroid(np.random.default_rng(3), alone)
     assert found.size
     assert lateral.ravel()[found].all()
 
 
-def test_without_ventricles_there_is_none() -> None:
+def test_no_ventricles_give_no_plexus() -> None:
     nothing = np.zeros((8, 8, 8), bool)
     terrain = prepare_choroid_terrain(nothing, nothing)
     assert terrain is None

@@ -11,7 +11,7 @@ from bids_msseg.training.synthesis.plan import SynthesisPlan
 from bids_msseg.training.synthesis.tissues import FIRST_EXTRA, TISSUES, LabelMap, Tissue
 
 STILL = SynthesisPlan(rotate_deg=0, scale=0, flip=0, warp_mm=0)
-"""No change of place."""
+"""Plan without spatial augmentation."""
 PLAIN = replace(
     STILL,
     any_contrast=0,
@@ -36,14 +36,14 @@ PLAIN = replace(
 )
 
 
-def test_an_item_depends_on_seed_and_index_alone(label_map: LabelMap) -> None:
+def test_item_depends_only_on_seed_and_index(label_map: LabelMap) -> None:
     one, same = (SyntheticDataset([label_map], 3, size=32)[5] for _ in range(2))
     other = SyntheticDataset([label_map], 3, size=32)[6]
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
     assert not torch.equal(one[0], other[0])
 
 
-def test_shapes_and_ranges(label_map: LabelMap) -> None:
+def test_item_shapes_and_value_ranges(label_map: LabelMap) -> None:
     data = SyntheticDataset([label_map], 1, size=32)
     for index in range(12):
         images, lesion, anatomy = data[index]
@@ -83,7 +83,7 @@ def test_every_tissue_has_a_class_and_every_class_a_tissue() -> None:
     assert (CLASS_OF[FIRST_EXTRA:] == Anatomy.EXTRA_CEREBRAL).all()
 
 
-def test_shares_of_a_block_are_counted() -> None:
+def test_anatomy_shares_of_block() -> None:
     tissue = np.full((2, 2, 2), Tissue.WHITE, np.uint8)
     tissue[0, 0] = Tissue.CORTEX
     shares = anatomy_shares(tissue, np.ones((2, 2, 2), bool))[:, 0, 0, 0]

@@ -10,7 +10,7 @@ from bids_msseg.training.synthesis.plan import SynthesisPlan
 
 
 @given(sigma=st.floats(0.2, 1.6))
-def test_smoothing_keeps_the_sum_and_has_the_width_asked_for(sigma: float) -> None:
+def test_smoothing_preserves_sum_and_has_requested_width(sigma: float) -> None:
     volume = np.zeros((25, 25, 25), np.float32)
     volume[12, 12, 12] = 1
     smooth = smooth3(volume, sigma)
@@ -21,7 +21,7 @@ def test_smoothing_keeps_the_sum_and_has_the_width_asked_for(sigma: float) -> No
 
 
 @given(axis=st.integers(0, 2), slab=st.integers(2, 8), phase=st.integers(1, 8))
-def test_thick_slices_keep_constants_and_lines(axis: int, slab: int, phase: int) -> None:
+def test_thicken_preserves_constants_and_linear_ramps(axis: int, slab: int, phase: int) -> None:
     phase = min(phase, slab)
     flat = np.full((17, 18, 19), 2.5, np.float32)
     assert np.allclose(thicken(flat, axis, slab, phase), 2.5)
@@ -42,7 +42,7 @@ def test_slices_of_one_acquisition_differ_in_brightness() -> None:
     assert np.ptp(seen, axis=(0, 1)).max() == 0
 
 
-def test_intensities_stay_where_nothing_is_to_change() -> None:
+def test_change_intensities_with_zero_amounts_keeps_image() -> None:
     plan = SynthesisPlan(bias=0, gain=0, shift=0, gamma=0, noise=0)
     image = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)
     same = change_intensities(image, plan, np.random.default_rng(1))

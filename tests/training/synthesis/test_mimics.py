@@ -24,14 +24,14 @@ def test_horns_are_the_ends_of_both_ventricles(label_map: LabelMap) -> None:
 
 
 def _mimics(label_map: LabelMap, plan: SynthesisPlan, seed: int) -> np.ndarray:
-    """Brightness that is added to the whole label map."""
+    """Return the brightness that mimics add to the whole label map."""
     line = np.arange(label_map.tissue.shape[0], dtype=np.float32)
     at = np.stack(np.meshgrid(line, line, line, indexing="ij"))
     crop = crop_label_map(label_map, label_map.draws[1], at)
     return add_mimics(find_horns(label_map), crop, plan, np.random.default_rng(seed))
 
 
-def test_without_amounts_nothing_is_added(label_map: LabelMap) -> None:
+def test_zero_amounts_add_no_mimics(label_map: LabelMap) -> None:
     assert not any(_mimics(label_map, NOTHING, seed).any() for seed in range(4))
 
 
@@ -45,13 +45,13 @@ def test_halo_and_caps_lie_near_the_ventricles(label_map: LabelMap) -> None:
     assert seen > 0
 
 
-def test_tracts_brighten_white_matter_behind_the_ventricles_on_both_sides(
+def test_tracts_brighten_posterior_white_matter_on_both_sides(
     label_map: LabelMap,
 ) -> None:
     seen = [_mimics(label_map, replace(NOTHING, tracts=0.3), seed) for seed in range(8)]
     white = label_map.tissue == Tissue.WHITE
     assert all(added.min() >= 0 and not added[~white].any() for added in seen)
-    # 1.1 between sides, 1.6 from the uneven field
+    # largest factors: 1.1 from the side, 1.6 from the uneven field
     assert 0.05 < max(added.max() for added in seen) < 0.3 * 1.1 * 1.6
     (front, back), middle = find_horns(label_map)[:2, 1], find_horns(label_map)[:, 0].mean()
     total = np.sum(seen, axis=0)
@@ -78,7 +78,7 @@ def test_the_rim_of_the_third_ventricle_is_bright(label_map: LabelMap) -> None:
     assert not any(_mimics(label_map, plan, seed).any() for seed in range(4))
 
 
-def test_the_distance_to_a_line_ends_at_its_ends() -> None:
+def test_distance_to_line_is_limited_to_segment() -> None:
     points = np.array([[0, 3, 0], [5, 4, 0], [13, 0, 4]], np.float32).T
     away = _distance_to_line(points, np.zeros(3), np.array([10.0, 0, 0]))
     assert away.tolist() == [3, 4, 5]

@@ -43,7 +43,7 @@ def ball(radius: float, centre: tuple[float, float, float] = (40, 40, 40)) -> ND
 
 
 def phantom() -> dict[str, NDArray[np.bool_]]:
-    """White matter with a ventricle in it and cortex around it; the lowest third is below."""
+    """White matter around a ventricle, with cortex outside; its lowest part is infratentorial."""
     ventricle, brain = ball(9), ball(36)
     below = np.zeros_like(brain)
     below[:, :, :22] = True
@@ -76,13 +76,13 @@ class TestPlacing:
 
     @given(st.integers(0, 2**32))
     @settings(max_examples=8, deadline=None)
-    def test_each_lesion_is_one_component_of_its_own(self, seed: int) -> None:
+    def test_each_lesion_is_a_separate_component(self, seed: int) -> None:
         lesions = placed(prepare_terrain(**phantom()), seed)
         _, parts = ndimage.label(lesions.labels > 0, EVERY_NEIGHBOUR)
         assert parts == len(lesions.lesions) == lesions.labels.max()
         assert all(lesions.volumes > 0)
 
-    def test_volumes_are_those_drawn_where_there_is_room(self, terrain: Terrain) -> None:
+    def test_placed_volumes_match_drawn_volumes(self, terrain: Terrain) -> None:
         lesions = placed(terrain)
         aimed = np.array([round(lesion.volume) for lesion in lesions.lesions])
         assert np.mean(np.abs(lesions.volumes - aimed) <= 1) >= 0.9
@@ -96,12 +96,10 @@ class TestPlacing:
             statistics=replace(SMALL, smallest=100.0, largest=1000.0),
             count=8,
         )
-        # a soft edge adds to convex shapes, the more the smaller they are
+        # a soft edge adds volume to convex shapes, relatively more to small ones
         assert 1.0 < lesions.soft.sum() / (lesions.labels > 0).sum() < 1.25
 
-    def test_lesions_leave_the_ventricle_free_and_stay_near_white_matter(
-        self, terrain: Terrain
-    ) -> None:
+    def test_lesions_avoid_ventricle_and_stay_near_white_matter(self, terrain: Terrain) -> None:
         anatomy = phantom()
         lesions = placed(terrain, count=40)
         assert not lesions.soft[anatomy["ventricle"]].any()
@@ -147,7 +145,7 @@ class TestPlacing:
         assert (one.labels != other.labels).any()
 
     @pytest.mark.parametrize("load", [0.2, 1.5])
-    def test_load_is_met(self, terrain: Terrain, load: float) -> None:
+    def test_placed_load_matches_requested_load(self, terrain: Terrain, load: float) -> None:
         lesions = place_lesions(np.random.default_rng(2), terrain, statistics=SMALL, load=load)
         assert lesions.volumes.sum() / 1000 == pytest.approx(load, rel=0.08)
 
@@ -159,12 +157,12 @@ class TestPlacing:
         assert [lesion.region for lesion in lesions.lesions] == regions
         assert (lesions.volumes >= wanted).all()
 
-    def test_no_lesions(self, terrain: Terrain) -> None:
+    def test_count_of_zero_places_no_lesions(self, terrain: Terrain) -> None:
         lesions = place_lesions(np.random.default_rng(0), terrain, count=0)
         assert not lesions.soft.any()
         assert lesions.volumes.shape == (0,)
 
-    def test_more_lesions_than_there_is_room_for(self) -> None:
+    def test_lesions_without_room_are_left_out(self) -> None:
         tiny = np.zeros((12, 12, 12), bool)
         tiny[4:8, 4:8, 4:8] = True
         nothing = np.zeros_like(tiny)
@@ -194,7 +192,7 @@ class TestPlacing:
 
 
 class TestTimeBetweenVisits:
-    def test_a_grown_lesion_contains_the_former_one(self, terrain: Terrain) -> None:
+    def test_grown_lesion_contains_original_lesion(self, terrain: Terrain) -> None:
         before = placed(terrain, count=5)
         after = resize(before, np.full(5, 1.5))
         assert (after.volumes >= before.volumes).all()
@@ -202,12 +200,12 @@ class TestTimeBetweenVisits:
         aimed = np.array([round(lesion.volume) for lesion in after.lesions])
         assert np.median(np.abs(after.volumes - aimed)) <= 1
 
-    def test_a_factor_of_one_changes_nothing(self, terrain: Terrain) -> None:
+    def test_resize_by_factor_one_changes_nothing(self, terrain: Terrain) -> None:
         before = placed(terrain)
         after = resize(before, np.ones(len(before.lesions)))
         np.testing.assert_array_equal(after.soft, before.soft)
 
-    def test_new_lesions_keep_away_from_old_ones(self, terrain: Terrain) -> None:
+    def test_new_lesions_do_not_touch_existing_ones(self, terrain: Terrain) -> None:
         old = placed(terrain, count=10)
         both = place_lesions(
             np.random.default_rng(5), terrain, statistics=SMALL, count=4, beside=old
@@ -219,9 +217,7 @@ class TestTimeBetweenVisits:
 
 
 class TestPaint:
-    def test_what_is_added_averages_to_the_contrast_over_each_label(
-        self, terrain: Terrain
-    ) -> None:
+    def test_mean_added_signal_equals_contrast_in_each_lesion(self, terrain: Terrain) -> None:
         rng = np.random.default_rng(1)
         lesions = place_lesions(rng, terrain, statistics=SMALL, count=6)
         wanted = sample_contrasts(rng, lesions.volumes, SMALL)
@@ -229,14 +225,14 @@ class TestPaint:
         numbers = np.arange(1, 7)
         for channel in range(3):
             found = ndimage.mean(painted[channel], lesions.labels, numbers)
-            # clipping of the texture and halos of neighbours leave a trace
+            # clipped texture and halos of neighbours cause small deviations
             np.testing.assert_allclose(found, wanted[:, channel], atol=0.06)
 
-    def test_the_contrast_is_met_against_the_tissue_around(self, terrain: Terrain) -> None:
+    def test_contrast_is_relative_to_surrounding_tissue(self, terrain: Terrain) -> None:
         rng = np.random.default_rng(6)
         lesions = place_lesions(rng, terrain, statistics=SMALL, count=8)
         wanted = np.tile([1.0, -0.5, 0.8], (8, 1))
-        # neighbouring voxels differ, as grey and white matter do, by less than what is made up for
+        # tissues differ by less than the difference that ``paint`` compensates
         tissue = np.where(ball(28), 0.0, 0.3) + np.where(ball(14), 0.1, 0.0)
         painted = paint(np.stack([tissue, -tissue, tissue]), lesions, wanted, rng)
         errors = []
@@ -248,7 +244,7 @@ class TestPaint:
         assert np.abs(errors).mean() < 0.04
 
     @pytest.mark.parametrize("seed", range(5))
-    def test_without_texture_and_halo_the_half_maximum_is_the_label(
+    def test_half_maximum_equals_label_without_texture_and_halo(
         self, terrain: Terrain, seed: int
     ) -> None:
         rng = np.random.default_rng(seed)
@@ -256,7 +252,7 @@ class TestPaint:
         lesions = place_lesions(rng, terrain, statistics=figures, count=1)
         contrast = sample_contrasts(rng, lesions.volumes, figures)
         (painted,) = paint(np.zeros((1, 80, 80, 80)), lesions, contrast, rng, statistics=figures)
-        # the largest fraction of a small lesion is below 1, so half of a full one is meant
+        # the largest fraction of a small lesion is below 1: scale the peak to a fraction of 1
         half = 0.5 * painted.max() / lesions.soft.max()
         disagree = (painted >= half * (1 + 1e-4)) != (lesions.soft >= 0.5)
         assert np.count_nonzero(disagree) <= 1
@@ -280,7 +276,7 @@ class TestPaint:
         inside = ndimage.standard_deviation(flair, lesions.labels, np.arange(1, 7))
         assert np.mean(inside) == pytest.approx(0.44, abs=0.06)
 
-    def test_far_tissue_is_untouched_and_a_halo_fades(self, terrain: Terrain) -> None:
+    def test_halo_fades_and_distant_tissue_is_unchanged(self, terrain: Terrain) -> None:
         rng = np.random.default_rng(5)
         lesions = place_lesions(rng, terrain, statistics=SMALL, count=3)
         flat = np.full((1, 80, 80, 80), 0.3, np.float32)

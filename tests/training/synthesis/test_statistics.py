@@ -11,6 +11,7 @@ from bids_msseg.lesions.regions import Region
 from bids_msseg.training.synthesis.statistics import (
     MEASURED_PLACES,
     LesionStatistics,
+    classes_of,
     sample_contrasts,
     sample_count,
     sample_regions,
@@ -32,26 +33,32 @@ def mixture_cdf(volume: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class TestSizes:
-    def test_follow_the_log_normals(self) -> None:
+    def test_volumes_follow_log_normal_mixture(self) -> None:
         volumes = sample_volumes(np.random.default_rng(3), 20_000, LesionStatistics())
         assert stats.kstest(volumes, mixture_cdf).pvalue > 0.01
 
     @pytest.mark.parametrize(
         ("percentile", "measured"), [(25, 6.5), (50, 17.4), (75, 47), (95, 251), (99, 2217)]
     )
-    def test_agree_with_30_patients(self, percentile: int, measured: float) -> None:
+    def test_volume_percentiles_agree_with_measured_ones(
+        self, percentile: int, measured: float
+    ) -> None:
         volumes = sample_volumes(np.random.default_rng(4), 50_000, LesionStatistics())
         drawn = np.percentile(volumes, percentile)
         # sizes run over three orders of magnitude: a factor of 1.4 is close
         assert measured / 1.4 < drawn < measured * 1.4
 
     @given(st.floats(1, 50), st.floats(100, 5000), st.integers(0, 2**32))
-    def test_stay_between_the_bounds(self, smallest: float, largest: float, seed: int) -> None:
+    def test_volumes_stay_within_bounds(self, smallest: float, largest: float, seed: int) -> None:
         figures = LesionStatistics(smallest=smallest, largest=largest)
         volumes = sample_volumes(np.random.default_rng(seed), 50, figures)
         assert len(volumes) == 50
         assert volumes.min() >= smallest
         assert volumes.max() <= largest
+
+    def test_edge_volume_is_in_the_larger_size_class(self) -> None:
+        classes = classes_of(np.array([5.0, 10.0, 9e9]), LesionStatistics())
+        assert [size.upper for size in classes] == [10.0, 100.0, np.inf]
 
     def test_counts_have_the_measured_median_and_range(self) -> None:
         rng = np.random.default_rng(5)
@@ -59,7 +66,7 @@ class TestSizes:
         assert 78 < np.median(counts) < 92
         assert (min(counts), max(counts)) == (10, 400)
 
-    def test_places_follow_the_mixture_and_confluent_lesions_the_ventricles(self) -> None:
+    def test_regions_follow_shares_and_confluent_is_periventricular(self) -> None:
         volumes = np.repeat([20.0, 2000.0], [8000, 50])
         regions = sample_regions(np.random.default_rng(6), volumes, LesionStatistics())
         for region, share in MEASURED_PLACES.items():
@@ -77,12 +84,12 @@ class TestContrasts:
             (5000, 1.23, -0.83, 1.28),
         ],
     )
-    def test_classes_have_the_measured_means(
+    def test_contrasts_have_measured_mean_and_sd_by_size(
         self, volume: float, flair: float, t1w: float, t2w: float
     ) -> None:
         figures = LesionStatistics()
         rng = np.random.default_rng(1)
-        # many brains: lesions of one brain have part of their contrast in common
+        # many brains, because the contrasts of lesions of one brain are correlated
         drawn = np.concatenate(
             [sample_contrasts(rng, np.full(20, volume), figures) for _ in range(400)]
         )

@@ -44,7 +44,7 @@ def freesurfer(edge: int = 64) -> NDArray[np.int32]:
 
 @pytest.fixture(scope="module")
 def draws() -> list[LesionDraw]:
-    """Sets of lesions; a ball of 44 mL has no room for the loads of a brain."""
+    """Three sets of lesions with small loads, because the ball has only 44 mL."""
     labels = freesurfer()
     terrain = lesion_terrain(tissue_classes(labels))
     lateral = np.isin(labels, [code for side in LATERAL for code in side])
@@ -55,7 +55,7 @@ def draws() -> list[LesionDraw]:
         return [draw_lesions(rng, terrain, plexus, BROAD_STATISTICS) for _ in range(3)]
 
 
-def test_numbers_become_tissues_and_what_parts_the_ventricles_is_septum() -> None:
+def test_tissue_classes_maps_labels_and_finds_septum() -> None:
     tissue = tissue_classes(freesurfer())
     labels = freesurfer()
     assert (tissue[labels == CORTEX] == Tissue.CORTEX).all()
@@ -71,13 +71,13 @@ def test_numbers_become_tissues_and_what_parts_the_ventricles_is_septum() -> Non
     assert set(np.unique(tissue[labels == WHITE])) == {Tissue.WHITE, Tissue.SEPTUM}
 
 
-def test_an_unknown_number_is_no_brain() -> None:
+def test_unknown_label_is_outside_brain() -> None:
     labels = freesurfer()
     labels[32, 32, 48] = 99
     assert tissue_classes(labels)[32, 32, 48] == Tissue.OUTSIDE
 
 
-def test_a_sulcus_belongs_to_the_brain_and_the_open_does_not() -> None:
+def test_brain_distance_is_zero_in_sulci_but_not_in_wide_gaps() -> None:
     tissue = np.full((60, 60, 60), Tissue.AIR, np.uint8)
     tissue[15:45, 15:45, 15:45] = Tissue.WHITE
     # a sulcus of 3 voxels, 9 deep; and a gap of 16, too wide to be one
@@ -87,12 +87,12 @@ def test_a_sulcus_belongs_to_the_brain_and_the_open_does_not() -> None:
     assert (rim[20:23, 21:39, 36:43] == 0).all()
     assert rim[34, 30, 44] > 30
     assert (rim[tissue == Tissue.WHITE] == 0).all()
-    # tenths of a mm in the open: one voxel away is 10, two 20; all from 25.5 mm on alike
+    # outside the brain in tenths of a mm: 10 at one voxel, 20 at two, at most 255
     assert [int(rim[30, 30, 14 - step]) for step in range(3)] == [10, 20, 30]
     assert int(rim.max()) <= FAR
 
 
-def test_the_halo_is_distance_to_the_ventricles_in_twentieths() -> None:
+def test_ventricle_distance_is_in_twentieths_of_mm() -> None:
     lateral = np.isin(freesurfer(), (LEFT, RIGHT))
     halo = ventricle_distance(lateral)
     assert (halo[lateral] == 0).all()
@@ -117,12 +117,12 @@ def test_lesions_lie_in_white_matter_and_have_a_soft_rim(draws: list[LesionDraw]
     assert not np.array_equal(draws[0].voxels, draws[1].voxels)
 
 
-def test_broad_statistics_come_from_nobody() -> None:
+def test_broad_statistics_median_volume_and_region_shares() -> None:
     assert BROAD_STATISTICS.median_volume == 30.0
     assert sum(BROAD_STATISTICS.places.values()) == pytest.approx(1)
 
 
-def test_a_label_map_survives_the_disk(label_map: LabelMap, tmp_path: Path) -> None:
+def test_saved_label_map_is_loaded_unchanged(label_map: LabelMap, tmp_path: Path) -> None:
     save_label_map(label_map, tmp_path / "one.npz")
     again = load_label_map(tmp_path / "one.npz")
     assert again.name == label_map.name

@@ -22,7 +22,7 @@ SHAPE = (13, 12, 14)
 
 
 def _random_net(padding: str = "valid", seed: int = 0) -> PatchNet:
-    """A net whose weights and running means are all drawn, as after a training."""
+    """Return a net with random weights and running statistics, as after training."""
     torch.manual_seed(seed)
     net = PatchNet(padding)
     for layer in net.modules():
@@ -39,7 +39,7 @@ def _random_images(seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("tile", [5, 32])
-def test_dense_equals_patchwise_up_to_the_border_of_the_volume(tile: int) -> None:
+def test_dense_inference_equals_patchwise_up_to_border(tile: int) -> None:
     net, images, everywhere = _random_net(), _random_images(), np.ones(SHAPE, bool)
     one_by_one = patch_probability(net, images, everywhere, Engine())
     at_once = dense_probability(net, images, everywhere, Engine(), tile=tile)
@@ -47,7 +47,7 @@ def test_dense_equals_patchwise_up_to_the_border_of_the_volume(tile: int) -> Non
     assert np.abs(one_by_one - at_once).max() < 1e-5
 
 
-def test_the_middle_of_a_patch_is_what_its_voxel_gets() -> None:
+def test_voxel_gets_prediction_of_patch_centred_on_it() -> None:
     net, images = _random_net(), _random_images()
     patch = torch.from_numpy(images[:, 1:12, 0:11, 2:13])[None]
     with torch.inference_mode():
@@ -59,7 +59,7 @@ def test_the_middle_of_a_patch_is_what_its_voxel_gets() -> None:
     assert np.count_nonzero(found) == 1
 
 
-def test_only_chosen_voxels_are_judged() -> None:
+def test_only_selected_voxels_are_classified() -> None:
     images = _random_images()
     where = np.random.default_rng(0).random(SHAPE) < 0.1
     for padding in ("valid", "same"):
@@ -68,19 +68,19 @@ def test_only_chosen_voxels_are_judged() -> None:
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
-def test_nothing_chosen_gives_nothing(padding: str) -> None:
+def test_empty_selection_gives_zero_probability(padding: str) -> None:
     nowhere = np.zeros(SHAPE, bool)
     found = probability(_random_net(padding), _random_images(), nowhere, Engine())
     assert found.shape == SHAPE
     assert not found.any()
 
 
-def test_the_papers_layout_has_no_dense_form() -> None:
+def test_same_padding_has_no_dense_form() -> None:
     with pytest.raises(ValueError, match="pads the patch"):
         to_dense(PatchNet("same"), PATCH)
 
 
-def test_beyond_the_volume_is_background() -> None:
+def test_patch_voxels_outside_volume_are_background() -> None:
     images = _random_images().astype(np.float16)
     corner = cut_patches(pad_images(images), np.array([0, images[0].size - 1]))
     assert corner.dtype == np.float32
@@ -113,7 +113,7 @@ def _stack_layers(draws: list[tuple[bool, int, int]], size: int) -> nn.Sequentia
     st.integers(4, 9),
     st.integers(0, 1000),
 )
-def test_any_net_without_remainder_has_an_equal_dense_form(
+def test_dense_form_equals_original_net(
     draws: list[tuple[bool, int, int]], patch: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
@@ -140,7 +140,7 @@ def test_any_net_without_remainder_has_an_equal_dense_form(
         (nn.InstanceNorm3d(1), "InstanceNorm3d has no dense form"),
     ],
 )
-def test_nets_that_are_not_equal_are_refused(layer: nn.Module, reason: str) -> None:
+def test_layers_without_dense_form_are_refused(layer: nn.Module, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         to_dense(nn.Sequential(layer), 5)
 

@@ -7,18 +7,18 @@ from bids_msseg.training.valverde.nets import PADDINGS, PATCH, PatchNet, lesion_
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
-def test_the_net_has_the_parameters_of_2017(padding: str) -> None:
+def test_net_has_published_number_of_parameters(padding: str) -> None:
     net = PatchNet(padding)
     assert sum(weight.numel() for weight in net.parameters()) == 190_018
     assert net(torch.zeros(2, 3, PATCH, PATCH, PATCH)).shape == (2, 2)
 
 
-def test_weights_of_one_layout_fit_the_other() -> None:
+def test_weights_of_valid_padding_load_into_same_padding() -> None:
     net = PatchNet("same")
     net.load_state_dict(PatchNet("valid").state_dict())
 
 
-def test_another_layout_is_refused() -> None:
+def test_unknown_padding_is_refused() -> None:
     with pytest.raises(ValueError, match="valid, same, not 'reflect'"):
         PatchNet("reflect")
 

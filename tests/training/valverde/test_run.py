@@ -72,7 +72,7 @@ def test_a_participants_visits_share_a_fold(trained: Path) -> None:
     assert folds["sub-04_ses-1"] == folds["sub-04_ses-2"]
 
 
-def test_the_kept_mask_is_the_cascades_at_the_first_point(
+def test_saved_mask_is_cascade_at_first_operating_point(
     trained: Path, labelled_cohort: Path
 ) -> None:
     for item in _files(labelled_cohort):
@@ -85,7 +85,7 @@ def test_the_kept_mask_is_the_cascades_at_the_first_point(
         assert mask.shape == load_volume(item.truth).shape
 
 
-def test_weights_of_all_folds_and_a_card_are_handed_over(trained: Path) -> None:
+def test_weights_of_all_folds_and_model_card_are_written(trained: Path) -> None:
     with safe_open(trained / "toy.safetensors", framework="pt") as file:
         names = set(file.keys())
         header = json.loads(file.metadata()["valverde2017"])
@@ -97,7 +97,7 @@ def test_weights_of_all_folds_and_a_card_are_handed_over(trained: Path) -> None:
     assert not list(trained.rglob("*.part"))
 
 
-def test_the_same_call_trains_nothing_again(
+def test_second_call_does_not_train_again(
     trained: Path, labelled_cohort: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (trained / "scores.tsv").read_bytes()
@@ -106,7 +106,7 @@ def test_the_same_call_trains_nothing_again(
     assert (trained / "scores.tsv").read_bytes() == before
 
 
-def test_operating_points_may_change_later(trained: Path, labelled_cohort: Path) -> None:
+def test_operating_points_can_change_after_training(trained: Path, labelled_cohort: Path) -> None:
     before = (trained / "scores.tsv").read_text()
     points = [{"threshold": 0.25, "min_volume_mm3": 0}]
     settings = {**SMALL, "points": points}
@@ -131,7 +131,7 @@ def test_another_recipe_or_seed_or_split_is_refused(trained: Path, labelled_coho
             run_valverde(files, trained, name="toy", engine=Engine(), **change)
 
 
-def test_too_few_participants_are_told(labelled_cohort: Path, tmp_path: Path) -> None:
+def test_too_few_participants_are_refused(labelled_cohort: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="2 labelled participants cannot be divided into 3"):
         run_valverde(_files(labelled_cohort)[:2], tmp_path, name="toy", engine=Engine())
 
@@ -144,7 +144,7 @@ def test_the_recipe_file_names_every_setting() -> None:
     assert points == (Point(0.5, 3), Point(0.8, 20))
 
 
-def test_the_preset_is_the_layout_that_is_fast() -> None:
+def test_default_settings_of_recipe_and_operating_points() -> None:
     recipe, points = read_settings({})
     assert (recipe.padding, recipe.mining, recipe.candidate_threshold) == (
         "valid",
@@ -154,7 +154,7 @@ def test_the_preset_is_the_layout_that_is_fast() -> None:
     assert [str(point) for point in points] == ["0.5 / 3 mm³", "0.8 / 20 mm³"]
 
 
-def test_the_papers_own_values_can_be_asked_for() -> None:
+def test_settings_of_published_method_are_accepted() -> None:
     recipe, _ = read_settings(
         {"padding": "same", "mining": "training", "optimiser": "adadelta", "patches": "1e9"}
     )
@@ -179,12 +179,12 @@ def test_the_papers_own_values_can_be_asked_for() -> None:
         ({"points": 3}, "not iterable"),
     ],
 )
-def test_an_impossible_recipe_is_told(settings: Mapping[str, Any], reason: str) -> None:
+def test_invalid_recipe_is_refused(settings: Mapping[str, Any], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         read_settings(settings)
 
 
-def test_small_components_are_measured_in_mm3() -> None:
+def test_minimum_component_volume_is_in_mm3() -> None:
     data = np.zeros((9, 3, 3), np.float32)
     data[0, 0, 0], data[3:5, 0, 0], data[7, 0, 0] = 0.9, 0.9, 0.4
     found = _threshold_mask(Volume(data, np.diag([1.0, 1, 3, 1])), Point(0.5, 5))

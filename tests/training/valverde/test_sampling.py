@@ -38,7 +38,7 @@ def test_candidates_are_bright_in_flair_inside_the_brain(make_visit: MakeVisit) 
     assert np.argwhere(find_candidates(visit, 0.5)).tolist() == [[16, 16, 15], [16, 16, 16]]
 
 
-def test_cnn1_learns_from_every_lesion_voxel_bright_or_not(make_visit: MakeVisit) -> None:
+def test_random_pool_contains_all_lesion_voxels(make_visit: MakeVisit) -> None:
     visit = make_visit()
     visit.images[0, :16] = 0
     pool = random_pool(visit, 0.5)
@@ -49,7 +49,7 @@ def test_cnn1_learns_from_every_lesion_voxel_bright_or_not(make_visit: MakeVisit
     assert pool.negatives.size == np.count_nonzero(candidates & (visit.truth.ravel() == 0))
 
 
-def test_a_lesion_voxel_outside_the_brain_is_no_example(make_visit: MakeVisit) -> None:
+def test_lesion_voxels_outside_brain_are_excluded(make_visit: MakeVisit) -> None:
     visit = make_visit(lesions=0)
     visit.truth[0, 0, 0] = visit.truth[16, 16, 16] = 1
     assert random_pool(visit, 0.5).lesions.tolist() == [16 * 32 * 32 + 16 * 32 + 16]
@@ -64,7 +64,7 @@ def test_hard_negatives_are_candidates_above_the_threshold(make_visit: MakeVisit
     np.testing.assert_array_equal(pool.negatives, np.flatnonzero(wrong))
 
 
-def test_too_few_hard_negatives_are_filled_by_the_nearest(make_visit: MakeVisit) -> None:
+def test_hard_negatives_are_filled_with_most_probable(make_visit: MakeVisit) -> None:
     visit = make_visit(lesions=1)
     prediction = np.random.default_rng(0).random(visit.brain.shape)
     pool = hard_pool(visit, 0.5, prediction, 1.0)
@@ -74,7 +74,7 @@ def test_too_few_hard_negatives_are_filled_by_the_nearest(make_visit: MakeVisit)
     assert prediction.ravel()[pool.negatives].min() > prediction.ravel()[left_out].max()
 
 
-def test_a_missing_contrast_is_the_mean_inside_the_brain(make_visit: MakeVisit) -> None:
+def test_missing_contrast_is_filled_with_brain_mean(make_visit: MakeVisit) -> None:
     visit = make_visit(present=(True, True, False))
     filled = fill_missing(visit)
     assert (filled.images[2][visit.brain] == 0).all()
@@ -86,7 +86,7 @@ def test_a_missing_contrast_is_the_mean_inside_the_brain(make_visit: MakeVisit) 
     st.lists(st.tuples(st.integers(0, 30), st.integers(30, 60)), min_size=1, max_size=4),
     st.integers(2, 300),
 )
-def test_a_set_is_balanced_in_every_visit(sizes: list[tuple[int, int]], most: int) -> None:
+def test_epoch_is_balanced_in_every_visit(sizes: list[tuple[int, int]], most: int) -> None:
     pools = [_pool(*size) for size in sizes]
     draw = draw_epoch(pools, np.random.default_rng(0), limit=most)
     assert draw.voxel.size <= most
@@ -99,18 +99,18 @@ def test_a_set_is_balanced_in_every_visit(sizes: list[tuple[int, int]], most: in
         assert set(chosen[kind == 0]) <= set(pool.negatives.tolist())
 
 
-def test_without_limit_the_set_has_twice_the_lesion_voxels() -> None:
+def test_epoch_without_limit_has_twice_the_lesion_voxels() -> None:
     draw = draw_epoch([_pool(7, 50), _pool(5, 9)], np.random.default_rng(0), limit=10_000)
     assert sorted(draw.voxel[draw.lesion == 1]) == sorted([*range(7), *range(5)])
     assert draw.voxel.size == 2 * 12
 
 
-def test_the_set_is_in_random_order() -> None:
+def test_epoch_is_shuffled() -> None:
     draw = draw_epoch([_pool(500, 900)], np.random.default_rng(0), limit=10_000)
     assert 200 < draw.lesion[:500].sum() < 300
 
 
-def test_exactly_half_of_a_batch_is_turned_in_the_axial_plane() -> None:
+def test_half_of_batch_is_mirrored_in_axial_plane() -> None:
     rng = np.random.default_rng(0)
     patches = rng.normal(size=(20, 3, 4, 4, 4)).astype(np.float32)
     turned = mirror_half(patches, rng)
@@ -122,7 +122,7 @@ def test_exactly_half_of_a_batch_is_turned_in_the_axial_plane() -> None:
     assert set(kinds) == {0, 1, 2, 3}
 
 
-def test_a_batch_depends_on_nothing_but_its_number(make_visit: MakeVisit) -> None:
+def test_batch_depends_only_on_seed_and_step(make_visit: MakeVisit) -> None:
     pools = [random_pool(make_visit(seed=seed), 0.5) for seed in range(2)]
     first = PatchStream(pools, 3, batch=16, limit=200)
     again = PatchStream(pools, 3, batch=16, limit=200)
@@ -136,14 +136,14 @@ def test_a_batch_depends_on_nothing_but_its_number(make_visit: MakeVisit) -> Non
     assert not torch.equal(other, kept[0][0])
 
 
-def test_epochs_are_drawn_anew() -> None:
+def test_epochs_have_different_negatives() -> None:
     pools = [_pool(64, 5000)]
     source = PatchStream(pools, 0, batch=32, limit=128)
     negatives = [set(source._epoch(epoch).voxel.tolist()) for epoch in range(2)]
     assert negatives[0] != negatives[1]
 
 
-def test_patches_are_labelled_by_their_middle(make_visit: MakeVisit) -> None:
+def test_patch_label_is_that_of_central_voxel(make_visit: MakeVisit) -> None:
     visit = make_visit()
     pool = random_pool(visit, 0.5)
     patches, lesion = PatchStream([pool], 0, batch=32, limit=100).at(0)
@@ -153,5 +153,5 @@ def test_patches_are_labelled_by_their_middle(make_visit: MakeVisit) -> None:
 
 
 @pytest.mark.parametrize("pools", [[], [_pool(0, 50)], [_pool(3, 50)]])
-def test_too_little_to_draw_from_is_no_step(pools: list[Pool]) -> None:
+def test_too_few_voxels_give_no_steps(pools: list[Pool]) -> None:
     assert PatchStream(pools, 0, batch=8, limit=100).steps == 0

@@ -52,7 +52,7 @@ def _fit(
     return fit(_net(), source, plan, Engine(), checkpoint, seed=1, **words)
 
 
-def test_a_stopped_training_ends_with_the_same_weights(
+def test_resumed_training_ends_with_same_weights(
     source: PatchStream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = _fit(source, tmp_path / "whole.pt")
@@ -75,7 +75,7 @@ def test_a_stopped_training_ends_with_the_same_weights(
         assert torch.equal(value, rest.state_dict()[key]), key
 
 
-def test_the_callers_random_stream_is_left_alone(source: PatchStream, tmp_path: Path) -> None:
+def test_fit_does_not_change_global_random_state(source: PatchStream, tmp_path: Path) -> None:
     torch.manual_seed(4)
     expected = torch.rand(3)
     net = _net()
@@ -85,7 +85,7 @@ def test_the_callers_random_stream_is_left_alone(source: PatchStream, tmp_path: 
 
 
 @pytest.mark.parametrize(("optimiser", "rate"), [("adam", 1e-3), ("adadelta", 1.0)])
-def test_the_net_learns_what_a_lesion_is(
+def test_net_separates_lesions_of_unseen_visit(
     optimiser: str, rate: float, source: PatchStream, make_visit: MakeVisit, tmp_path: Path
 ) -> None:
     lines: list[Report] = []
@@ -118,14 +118,14 @@ def test_a_checkpoint_of_another_plan_is_refused(source: PatchStream, tmp_path: 
         load_finished(PatchNet("same"), PLAN, tmp_path / "net.pt")
 
 
-def test_too_few_lesions_are_told(tmp_path: Path, make_visit: MakeVisit) -> None:
+def test_too_few_lesion_voxels_are_refused(tmp_path: Path, make_visit: MakeVisit) -> None:
     pools = [random_pool(make_visit(lesions=0), 0.5)]
     empty = PatchStream(pools, 0, batch=16, limit=100)
     with pytest.raises(DataError, match="too few lesion voxels for one batch of 16"):
         _fit(empty, tmp_path / "net.pt")
 
 
-def _keep_quiet(stage: str, line: Report) -> None:
+def _ignore_report(stage: str, line: Report) -> None:
     pass
 
 
@@ -138,12 +138,12 @@ def training(tmp_path: Path, make_visit: MakeVisit) -> PatchTraining:
         save_visit(visit, tmp_path / "cohort" / f"sub-{number}.npz")
     split = Split((("sub-0",), ("sub-1",), ("sub-2",)))
     recipe = PatchRecipe(plan=PatchPlan(epochs=1, patches=64, batch=16))
-    return PatchTraining(tmp_path, split, recipe, Engine(), 3, _keep_quiet)
+    return PatchTraining(tmp_path, split, recipe, Engine(), 3, _ignore_report)
 
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[str, ...]]]:
-    """What each stage was trained on, in order."""
+    """Record the visits that each stage is trained on, in order."""
     record: list[tuple[str, tuple[str, ...]]] = []
     names: list[str] = []
     read, train = stages.load_visit, stages.fit
@@ -162,7 +162,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[str, ...]]]:
     return record
 
 
-def test_no_net_behind_a_score_has_seen_the_patient(
+def test_networks_of_test_fold_do_not_see_its_patients(
     training: PatchTraining, seen: list[tuple[str, tuple[str, ...]]]
 ) -> None:
     train_second(training, 0)
@@ -173,7 +173,7 @@ def test_no_net_behind_a_score_has_seen_the_patient(
     assert first.shape == cascade.shape == (24, 24, 24)
 
 
-def test_hard_negatives_come_from_patients_cnn1_had_not_seen(
+def test_mining_mode_sets_folds_of_cnn1_for_hard_negatives(
     training: PatchTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, tuple[int, ...]]] = []
@@ -193,7 +193,7 @@ def test_hard_negatives_come_from_patients_cnn1_had_not_seen(
     assert asked[2:] == [("sub-1", (1, 2)), ("sub-2", (1, 2))]
 
 
-def test_one_threshold_in_training_and_for_a_new_patient(
+def test_candidate_threshold_is_same_in_training_and_inference(
     training: PatchTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     thresholds: list[float] = []
@@ -211,19 +211,19 @@ def test_one_threshold_in_training_and_for_a_new_patient(
     assert (first > 0.4).any()
 
 
-def test_a_visit_is_not_segmented_by_nets_that_saw_it(training: PatchTraining) -> None:
+def test_segmenting_visit_outside_test_fold_is_refused(training: PatchTraining) -> None:
     with pytest.raises(ValueError, match="sub-1 is not in fold 0"):
         segment_unseen(training, "sub-1", 0)
 
 
-def test_a_prediction_is_the_same_computed_and_read(training: PatchTraining) -> None:
+def test_stored_prediction_equals_computed_one(training: PatchTraining) -> None:
     computed = first_prediction(training, "sub-0", (1,))
     assert (training.folder / "valverde" / "cnn1-1" / "sub-0.npy").is_file()
     assert first_prediction(training, "sub-0", (1,)).tobytes() == computed.tobytes()
     assert not list((training.folder / "valverde").rglob("*.part"))
 
 
-def test_the_same_seed_gives_the_same_bytes(training: PatchTraining) -> None:
+def test_same_seed_gives_same_weights(training: PatchTraining) -> None:
     first = train_first(training, (0,))
     (training.folder / "valverde" / "cnn1-0.pt").unlink()
     torch.manual_seed(77)
@@ -234,7 +234,7 @@ def test_the_same_seed_gives_the_same_bytes(training: PatchTraining) -> None:
     assert not torch.equal(first[0].weight, other[0].weight)
 
 
-def test_the_papers_layout_goes_all_the_way(training: PatchTraining) -> None:
+def test_cascade_with_same_padding_segments_unseen_visit(training: PatchTraining) -> None:
     paper = replace(training, recipe=replace(training.recipe, padding="same"))
     first, cascade = segment_unseen(paper, "sub-2", 2)
     assert first.max() > 0
