@@ -26,11 +26,12 @@ from bids_msseg.models.weights import find_model, read_header
 from bids_msseg.options import read_options
 from bids_msseg.pipeline.atlas import load_atlas
 from bids_msseg.pipeline.brain import brain_device
-from bids_msseg.pipeline.lesions import Grid, VisitLesions
+from bids_msseg.pipeline.lesions import MASK_THRESHOLD, Grid, VisitLesions
 from bids_msseg.pipeline.preprocess import preprocess, read_contrasts
 from bids_msseg.pipeline.quality import check_images
 from bids_msseg.pipeline.uncertainty import lesion_confidence, load_interval
 from bids_msseg.pipeline.visit import (
+    GivenMasks,
     VisitJob,
     fill_images,
     find_visit_lesions,
@@ -134,7 +135,7 @@ def segment(
             _as_file(image, Path(folder) / f"exclusion_mask-{number}.nii", "exclusion mask")
             for number, image in enumerate(exclude_masks, start=1)
         )
-        return _segment(files, replace(job, lesion_mask=drawn, exclude_masks=exclusions))
+        return _segment(files, drawn, exclusions, job)
 
 
 def _read_arguments(
@@ -199,10 +200,19 @@ def _as_file(image: Image | None, target: Path, contrast: str) -> Path:
     return target
 
 
-def _segment(files: Mapping[str, Path], job: VisitJob) -> SegmentationResult:
+def _segment(
+    files: Mapping[str, Path],
+    lesion_mask: Path | None,
+    exclude_masks: Sequence[Path],
+    job: VisitJob,
+) -> SegmentationResult:
     """Run the steps in the order of the BIDS App."""
     spacings = {name: check_header(path, contrast=name).spacing for name, path in files.items()}
     grid = Grid.of(files["FLAIR"])
+    job = replace(job, masks=GivenMasks.read(grid, lesion_mask, exclude_masks))
+    calibration = read_calibration(job.model, job.header.sha256)
+    if lesion_mask is not None:
+        job, calibration = replace(job, threshold=MASK_THRESHOLD), Calibration()
     images, notes = read_contrasts(files)
     preprocessed = preprocess(
         images,
@@ -213,7 +223,6 @@ def _segment(files: Mapping[str, Path], job: VisitJob) -> SegmentationResult:
     segmented = find_visit_lesions(preprocessed, grid, job)
     maps = {name: grid.frame.with_data(data) for name, data in segmented.lesions.maps.items()}
     regions, region_notes = measure_atlases(preprocessed, maps["labels"], job)
-    calibration = read_calibration(job.model, job.header.sha256)
     quality = check_images(
         preprocessed.stack,
         preprocessed.brain,

@@ -100,6 +100,15 @@ def canonical(argument: str) -> str:
     return ALIASES.get(dashed, dashed) + equals + value
 
 
+def check_supported(arguments: Sequence[str]) -> None:
+    """Raise UsageError for a refused option; ``arguments`` are spelled canonically."""
+    # before argparse, for which the positional arguments that follow could be its values
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        if flag in REFUSED_OPTIONS:
+            raise UsageError(f"{flag} is not supported", hint=REFUSED_OPTIONS[flag])
+
+
 def drop_words(arguments: Sequence[str]) -> list[str]:
     """Remove the words after options without effect; ``arguments`` are spelled canonically."""
     remaining: list[str] = []
@@ -146,8 +155,6 @@ def add_hidden_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, help=argparse.SUPPRESS, **keywords)
     for flag in ("--mem-mb", "--skull-strip-mode"):
         parser.add_argument(flag, help=argparse.SUPPRESS)
-    for flag in REFUSED_OPTIONS:
-        parser.add_argument(flag, nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--level", action="append", help=argparse.SUPPRESS)
     parser.add_argument("--sloppy", action="store_true", help=argparse.SUPPRESS)
 
@@ -155,9 +162,6 @@ def add_hidden_options(parser: argparse.ArgumentParser) -> None:
 def translate(parsed: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Translate options of other BIDS Apps, with notes; UsageError for an invalid value."""
     options = dict(parsed)
-    for flag, hint in REFUSED_OPTIONS.items():
-        if _dest(flag) in options:
-            raise UsageError(f"{flag} is not supported", hint=hint)
     notes = [*_levels(options), *_drop_ignored_options(options)]
     _memory(options)
     notes += [*_skull_stripping(options), *_ignored_inputs(options), *_spaces(options)]

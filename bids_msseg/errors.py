@@ -8,6 +8,8 @@ BSD ``sysexits.h``.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 __all__ = [
@@ -127,6 +129,15 @@ class TemporaryError(MssegError):
     """A failure that may not occur in a later run."""
 
     code = ExitCode.TEMPORARY
+
+
+@contextmanager
+def convert_os_error(message: str, *, hint: str) -> Iterator[None]:
+    """Convert an OSError to a CannotCreateError, with its reason after ``message``."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotCreateError(f"{message}: {error.strerror or error}", hint=hint) from error
 
 
 def space_error(error: Exception, *, name_file: bool = True) -> IoError | None:

@@ -14,7 +14,7 @@ import nibabel as nib
 from bids_msseg import __version__
 from bids_msseg.bids.files import plain, write_atomic, write_json, write_tsv
 from bids_msseg.bids.sidecars import atlas_dictionary
-from bids_msseg.errors import CannotCreateError
+from bids_msseg.errors import convert_os_error
 from bids_msseg.lesions.atlas import RegionLoad
 from bids_msseg.lesions.confidence.uncertainty import LoadInterval
 from bids_msseg.lesions.load import COLUMNS, LesionRow, rows_to_table
@@ -112,7 +112,8 @@ class SegmentationResult:
             If a file cannot be written.
         """
         place = Path(folder)
-        try:
+        hint = "choose a writable folder with enough free space"
+        with convert_os_error(f"cannot write {place}", hint=hint):
             (place / SUMMARY_FILE).unlink(missing_ok=True)
             write_atomic(place / MASK_FILE, lambda path: nib.save(self.mask, path))
             _save_or_remove(self.probability, place / PROBABILITY_FILE)
@@ -123,11 +124,6 @@ class SegmentationResult:
             self._save_regions(place / REGIONS_FILE)
             self._save_filled(place)
             write_json(place / SUMMARY_FILE, self.summary())
-        except OSError as error:
-            raise CannotCreateError(
-                f"cannot write {place}: {error.strerror or error}",
-                hint="choose a writable folder with enough free space",
-            ) from error
 
     def _save_regions(self, path: Path) -> None:
         """Write the loads of all atlases; remove those of an earlier result."""

@@ -52,6 +52,7 @@ FILES = (
     "summary.json",
 )
 STEM = "sub-01/ses-1/anat/sub-01_ses-1"
+OTHER_GRID = nib.Nifti1Image(np.ones((3, 4, 5), np.uint8), np.eye(4))
 
 
 @dataclass(frozen=True)
@@ -390,6 +391,13 @@ def _small(data: np.ndarray) -> nib.Nifti1Image:
         ({"atlas": "aparc+aseg"}, UsageError),
         ({"atlas": ["x.txt"]}, UsageError),
         ({"atlas": "nowhere.nii.gz:FLAIR"}, NoInputError),
+        ({"min_lesion_volume": -1}, UsageError),
+        ({"lesion_mask": "nowhere.nii.gz"}, NoInputError),
+        ({"exclude_masks": ["nowhere.nii.gz"]}, NoInputError),
+        ({"lesion_mask": 1}, UsageError),
+        ({"exclude_masks": 1}, UsageError),
+        ({"lesion_mask": OTHER_GRID}, DataError),
+        ({"exclude_masks": [OTHER_GRID, OTHER_GRID]}, DataError),
     ],
 )
 def test_invalid_arguments_raise_msseg_errors_with_hint(
@@ -426,6 +434,9 @@ def test_truncated_image_raises_data_error(
         (["nowhere.nii.gz", "-o", "{out}"], ExitCode.NO_INPUT),
         (["{flair}", "--t1w", "nowhere.nii.gz", "-o", "{out}"], ExitCode.NO_INPUT),
         (["{flair}", "-o", "{out}", "--model", "no/model.safetensors"], ExitCode.NO_INPUT),
+        (["{flair}", "-o", "{out}", "--lesion-mask", "nowhere.nii"], ExitCode.NO_INPUT),
+        (["{flair}", "-o", "{out}", "--exclude-mask", "nowhere.nii"], ExitCode.NO_INPUT),
+        (["{flair}", "-o", "{out}", "--min-lesion-volume", "-1"], ExitCode.USAGE),
         (["{text}", "-o", "{out}"], ExitCode.DATA_ERROR),
         (["{flair}", "-o", "{text}"], ExitCode.CANNOT_CREATE),
         (["{flair}", "-o", "{text}/below"], ExitCode.CANNOT_CREATE),

@@ -6,7 +6,13 @@ import pickle
 import pytest
 
 from bids_msseg import errors
-from bids_msseg.errors import DataError, ExitCode, MssegError
+from bids_msseg.errors import (
+    CannotCreateError,
+    DataError,
+    ExitCode,
+    MssegError,
+    convert_os_error,
+)
 
 CODES = {
     "MssegError": 1,
@@ -50,6 +56,14 @@ def test_error_survives_pickling(kind: type[MssegError]) -> None:
 def test_error_requires_a_hint() -> None:
     with pytest.raises(TypeError, match="hint"):
         DataError("it broke")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("error", [OSError(13, "no access"), OSError("no access")])
+def test_os_error_becomes_cannot_create_error_with_reason(error: OSError) -> None:
+    with pytest.raises(CannotCreateError) as caught, convert_os_error("cannot write", hint="h"):
+        raise error
+    assert (caught.value.message, caught.value.hint) == ("cannot write: no access", "h")
+    assert caught.value.__cause__ is error
 
 
 def test_error_text_contains_message_and_hint() -> None:

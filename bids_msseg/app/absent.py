@@ -25,6 +25,7 @@ from bids_msseg.bids.paths import (
 )
 from bids_msseg.bids.visit import LABEL, Visit, visit_order
 from bids_msseg.config import RunConfig
+from bids_msseg.errors import MssegError
 from bids_msseg.reports.tables import read_tsv
 from bids_msseg.reports.text import listed
 from bids_msseg.workflow.locks import VisitLocks
@@ -34,10 +35,17 @@ _RECORD: Final = re.compile(rf"sub-({LABEL})(?:_ses-({LABEL}))?\.json")
 
 
 def find_absent_visits(config: RunConfig) -> tuple[Visit, ...]:
-    """List the visits with a record in OUT that are no longer in the dataset."""
+    """List the visits of selected participants with a record in OUT that left the dataset."""
     # none for a dataset without participants, or with another name than that of OUT
-    bids_dir, out_dir = config.bids_dir, config.output_dir
-    absent = tuple(visit for visit in _recorded_visits(out_dir) if _is_absent(bids_dir, visit))
+    bids_dir, out_dir, query = config.bids_dir, config.output_dir, config.query
+    selected, excluded = set(query.participant_label), set(query.exclude_participant_label)
+    absent = tuple(
+        visit
+        for visit in _recorded_visits(out_dir)
+        if visit.participant not in excluded
+        and (not selected or visit.participant in selected)
+        and _is_absent(bids_dir, visit)
+    )
     if not absent or is_other_dataset(bids_dir, out_dir):
         return ()
     from bids_msseg.bids.index import list_participants
@@ -72,29 +80,32 @@ def warn_of_absent(visits: Sequence[Visit]) -> None:
     if visits:
         LOGGER.warning(
             "results of visits that are no longer in the dataset are in the output folder: %s\n"
-            "  hint: use --clean-outputs at the participant level to remove them",
+            "  hint: use --clean-outputs at the participant level to remove them, for a "
+            "participant without a folder also --participant-label",
             listed([visit.key for visit in visits]),
         )
+
+
+def is_removable(config: RunConfig, visit: Visit) -> bool:
+    """Return whether results of an absent visit are removed on request."""
+    # a job or a part of a cohort may show only some of the participants
+    named = visit.participant in config.query.participant_label
+    return config.execution.clean_outputs and (
+        named or os.path.lexists(config.bids_dir / f"sub-{visit.participant}")
+    )
 
 
 def handle_absent(
     config: RunConfig, visits: Sequence[Visit], locks: VisitLocks
 ) -> dict[str, list[str]]:
     """Report or remove results of absent visits; return the other visits of participants."""
-    if not config.execution.clean_outputs:
-        warn_of_absent(visits)
-        return {}
-    # jobs on a cluster often see the folder of their own participant only
-    selected = set(config.query.participant_label) or {visit.participant for visit in visits}
-    selected -= set(config.query.exclude_participant_label)
     # a long run may have passed since they were listed
-    absent = [
-        visit
-        for visit in visits
-        if visit.participant in selected and _is_absent(config.bids_dir, visit)
-    ]
+    absent = [visit for visit in visits if _is_absent(config.bids_dir, visit)]
+    warn_of_absent([visit for visit in absent if not is_removable(config, visit)])
     changed = {
-        visit.participant for visit in absent if _remove_visit(config.output_dir, visit, locks)
+        visit.participant
+        for visit in absent
+        if is_removable(config, visit) and _remove_visit(config.output_dir, visit, locks)
     }
     remaining: dict[str, list[str]] = {}
     for visit in _recorded_visits(config.output_dir):
@@ -110,10 +121,14 @@ def _remove_visit(out_dir: Path, visit: Visit, locks: VisitLocks) -> bool:
         return False
     others = (other for other in _recorded_visits(out_dir) if other.key != visit.key)
     is_last = all(other.participant != visit.participant for other in others)
-    remove_files(existing_outputs(out_dir, visit))
-    remove_files([intermediate_path(out_dir, visit.participant, visit.session)])
-    remove_files(_outdated_files(out_dir, visit, is_last=is_last))
-    remove_files([record_path(out_dir, visit.participant, visit.session)])
+    try:
+        remove_files(existing_outputs(out_dir, visit))
+        remove_files([intermediate_path(out_dir, visit.participant, visit.session)])
+        remove_files(_outdated_files(out_dir, visit, is_last=is_last))
+        remove_files([record_path(out_dir, visit.participant, visit.session)])
+    except MssegError as error:
+        LOGGER.warning("%s: old results are kept: %s", visit.key, error.message)
+        return False
     _remove_empty_folders(out_dir, visit, is_last=is_last)
     LOGGER.info("%s: removed results of a visit that is no longer in the dataset", visit.key)
     return True

@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bids_msseg import __version__
-from bids_msseg.app.absent import find_absent_visits, handle_absent, warn_of_absent
+from bids_msseg.app.absent import (
+    find_absent_visits,
+    handle_absent,
+    is_removable,
+    warn_of_absent,
+)
 from bids_msseg.app.environment import (
     check_device,
     check_needs,
@@ -172,11 +177,9 @@ def _dry_run(config: RunConfig, selection: Selection, header: ModelHeader) -> Ex
     for skipped in selection.skipped:
         hint = f" (hint: {skipped.hint})" if skipped.hint else ""
         lines.append(f"{skipped.key}: would be skipped: {skipped.reason}{hint}")
-    fate = "removed" if config.execution.clean_outputs else "kept"
-    lines += [
-        f"{visit.key}: no longer in the dataset: its results would be {fate}"
-        for visit in find_absent_visits(config)
-    ]
+    for visit in find_absent_visits(config):
+        fate = "removed" if is_removable(config, visit) else "kept"
+        lines.append(f"{visit.key}: no longer in the dataset: its results would be {fate}")
     orders = _orders(config, selection).items()
     lines += [order.describe(participant) for participant, order in orders]
     print("\n".join(lines))

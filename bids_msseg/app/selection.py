@@ -16,7 +16,7 @@ from bids_msseg.bids.paths import intermediate_path, stale_outputs
 from bids_msseg.bids.record import read_record
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.config import RunConfig
-from bids_msseg.errors import CannotCreateError, NothingSelectedError, UsageError
+from bids_msseg.errors import NothingSelectedError, UsageError, convert_os_error
 from bids_msseg.lesions.mask_values import ANY
 from bids_msseg.models.weights import ModelHeader, find_model, read_header
 from bids_msseg.options import CASCADE
@@ -307,11 +307,7 @@ def _has_result(config: RunConfig, context: DerivativesContext) -> bool:
 
 def remove_files(paths: Iterable[Path]) -> None:
     """Remove files, which may be gone; raise CannotCreateError if one cannot be removed."""
+    hint = "remove it yourself, or run without --clean-outputs"
     for path in paths:
-        try:
+        with convert_os_error(f"{path} cannot be removed", hint=hint):
             path.unlink(missing_ok=True)
-        except OSError as error:
-            raise CannotCreateError(
-                f"{path} cannot be removed: {error.strerror}",
-                hint="remove it yourself, or run without --clean-outputs",
-            ) from error

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from bids_msseg import __version__
+from bids_msseg.bids.files import lists_to_tuples
 from bids_msseg.bids.paths import figure_path, output_path
 from bids_msseg.bids.record import VisitRecord, recorded_visit
 from bids_msseg.bids.record_values import Scalar
@@ -84,9 +85,9 @@ class PairResult:
     def from_json(cls, text: str) -> PairResult:
         """Read what :meth:`to_json` wrote."""
         content = json.loads(text)
-        rows = tuple(ChangeRow(**_tuples(row)) for row in content.pop("rows"))
+        rows = tuple(ChangeRow(**lists_to_tuples(row)) for row in content.pop("rows"))
         centres = tuple((x, y, z) for x, y, z in content.pop("centres_mm"))
-        return cls(rows=rows, centres_mm=centres, **_tuples(content))
+        return cls(rows=rows, centres_mm=centres, **lists_to_tuples(content))
 
 
 def pairs_of(records: Iterable[VisitRecord]) -> tuple[VisitPair, ...]:
@@ -179,11 +180,4 @@ def _circumstances(record: VisitRecord) -> dict[str, object]:
         "thresholds": record.options.get("threshold"),
         "contrasts": tuple(name for name, use in record.contrasts.items() if use.used),
         "voxels of FLAIR": flair and tuple(round(edge, 1) for edge in flair.spacing_mm),
-    }
-
-
-def _tuples(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert lists to tuples, because JSON has no tuples."""
-    return {
-        name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
     }

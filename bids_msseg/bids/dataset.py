@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
@@ -12,11 +11,11 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from bids_msseg import __version__
-from bids_msseg.bids.files import plain, read_small, write_json, write_tsv
+from bids_msseg.bids.files import plain, read_json, read_small, write_json, write_tsv
 from bids_msseg.bids.paths import ROI_FOLDER
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.sidecars import link_name
-from bids_msseg.errors import CannotCreateError, MssegError, UsageError
+from bids_msseg.errors import UsageError, convert_os_error
 from bids_msseg.io.atomic import write_atomic
 
 APP: Final = "bids_msseg"
@@ -58,7 +57,7 @@ def write_dataset_files(
 ) -> None:
     """Write the files that make a folder a BIDS derivative dataset; safe for concurrent jobs."""
     environment = os.environ if environment is None else environment
-    raw = _read_json(bids_dir / "dataset_description.json")
+    raw = read_description(bids_dir)
     description = dataset_description(
         out_dir,
         bids_dir,
@@ -68,15 +67,11 @@ def write_dataset_files(
         environment=environment,
         segmenter=segmenter,
     )
-    try:
+    with convert_os_error(f"cannot write into {out_dir}", hint="make the folder writable"):
         _replace_json(out_dir / "dataset_description.json", description)
         write_ignore(out_dir / ".bidsignore")
         _write_readme(out_dir / "README.md", raw, options or {})
         _write_descriptions(out_dir)
-    except OSError as error:
-        raise CannotCreateError(
-            f"cannot write into {out_dir}: {error.strerror}", hint="make the folder writable"
-        ) from error
 
 
 def dataset_description(
@@ -92,8 +87,7 @@ def dataset_description(
     """Return ``dataset_description.json`` of the outputs, from that of the source (``raw``)."""
     links = {"raw": _link(out_dir, bids_dir, raw)}
     for name, folder in derivatives.items():
-        source = _read_json(folder / "dataset_description.json")
-        links[link_name(name)] = _link(out_dir, folder, source)
+        links[link_name(name)] = _link(out_dir, folder, read_description(folder))
     content: dict[str, Any] = {
         "Name": _title(raw),
         "BIDSVersion": BIDS_VERSION,
@@ -238,7 +232,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _replace_json(path: Path, content: Mapping[str, Any]) -> None:
-    if _read_json(path) != content:
+    if read_json(path) != content:
         write_json(path, content)
 
 
@@ -252,12 +246,19 @@ def _read_text(path: Path) -> str | None:
         return None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_small(path).decode("utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
+def read_description(folder: Path) -> dict[str, Any]:
+    """Read the ``dataset_description.json`` of a dataset; empty if it cannot be read."""
+    return read_json(folder / "dataset_description.json")
+
+
+def generator_names(description: Mapping[str, Any]) -> list[str]:
+    """Return the names of the programs that made a dataset, from its description."""
+    generators = description.get("GeneratedBy")
+    return [
+        str(generator.get("Name"))
+        for generator in (generators if isinstance(generators, list) else [generators])
+        if isinstance(generator, dict)
+    ]
 
 
 def check_directories(
@@ -274,14 +275,15 @@ def check_directories(
 
 
 def is_other_dataset(bids_dir: Path, out_dir: Path) -> bool:
-    """Return whether the earlier results in OUT are from a dataset with another name."""
-    return bool(_source_warning(bids_dir, out_dir))
+    """Return whether the earlier results in OUT are from a dataset with another name or title."""
+    previous_title = str(read_description(out_dir).get("Name") or "")
+    return previous_title not in ("", _title(read_description(bids_dir)))
 
 
 def _source_warning(bids: Path, out: Path) -> tuple[str, ...]:
     """Warn if earlier results are from another dataset, whose labels may be the same."""
-    previous_title = str(_read_json(out / "dataset_description.json").get("Name") or "")
-    raw = _read_json(bids / "dataset_description.json")
+    previous_title = str(read_description(out).get("Name") or "")
+    raw = read_description(bids)
     title = _title(raw)
     if not raw.get("Name") or previous_title in ("", title):
         return ()
@@ -317,19 +319,14 @@ def _foreign_dataset(out: Path) -> str:
     path = out / "dataset_description.json"
     if not os.path.lexists(path):
         return ""
-    content = _read_json(path)
+    content = read_json(path)
     if not path.exists():
         return "holds a dataset_description.json that is not fetched (run datalad get)"
     if not content:
         return "holds an unreadable dataset_description.json"
     if content.get("DatasetType") != "derivative":
         return "holds a raw BIDS dataset"
-    generators = content.get("GeneratedBy")
-    names = [
-        str(generator.get("Name"))
-        for generator in (generators if isinstance(generators, list) else [generators])
-        if isinstance(generator, dict)
-    ]
+    names = generator_names(content)
     return "" if APP in names else f"holds the outputs of {names[0] if names else 'another app'}"
 
 
@@ -342,19 +339,11 @@ def _check_work(bids: Path, out: Path, work: Path) -> None:
 
 
 def _make_writable(folder: Path, kind: str) -> None:
-    try:
+    hint = "choose a writable folder, or free disk space"
+    with convert_os_error(f"the {kind} folder {folder} cannot be written", hint=hint):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"\0")
-    except OSError as error:
-        raise _cannot_create(folder, kind, error) from error
-
-
-def _cannot_create(folder: Path, kind: str, error: OSError) -> MssegError:
-    return CannotCreateError(
-        f"the {kind} folder {folder} cannot be written: {error.strerror}",
-        hint="choose a writable folder, or free disk space",
-    )
 
 
 def _name_warning(bids: Path, out: Path) -> tuple[str, ...]:

@@ -49,6 +49,22 @@ def read_small(path: Path, *, most: int = MAX_BYTES) -> bytes:
     return content
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty if it is missing, unreadable or another JSON value."""
+    try:
+        content = json.loads(read_small(path).decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def lists_to_tuples(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the lists of a JSON object to tuples, because JSON has no tuples."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in content.items()
+    }
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object, converted by :func:`plain`, atomically and in the given order."""
     text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)

@@ -33,6 +33,7 @@ _NOT_HEAD = re.compile(
     r"|abdom(?:en|inal)|pelvi[sc]"
 )
 _EMPTY, _NOT_FETCHED = "is empty", "is not fetched"
+_FEW_SLICES = "too few slices"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +120,15 @@ def choose_image(
     usable = [path for path in images if name_entities(path.name)[0].get("part", "mag") == "mag"]
     if not usable:
         return Choice(None)
-    least = min(map(_name_rank, usable))
-    best = [path for path in sorted(usable) if _name_rank(path) == least]
+    metadata = {path: sidecar(path) for path in usable}
+    # an image of another part of the body is needed only if there is no other image
+    heads = [path for path in usable if not _other_body_part(metadata[path])] or usable
+    least = min(map(_name_rank, heads))
+    best = [path for path in sorted(heads) if _name_rank(path) == least]
     missing = next((path for path in best if not is_fetched(path)), None)
     if missing:
         return Choice(None, missing)
-    candidates = (examine(path, sidecar(path)) for path in usable)
+    candidates = (examine(path, metadata[path]) for path in usable)
     ranked = sorted(candidates, key=lambda candidate: _rank(candidate, flair))
     others = {path: "not a magnitude image" for path in sorted(images) if path not in usable}
     return _choose(contrast, ranked, flair, others)
@@ -138,17 +142,17 @@ def _choose(
 ) -> Choice:
     """Choose one of the ranked images; ``others`` are images of no use, with reasons."""
     chosen, faults = _first_usable(ranked)
+    needed = [candidate for candidate in ranked if not candidate.partial] or ranked
     unfetched = next(
-        (candidate.path for candidate in ranked if candidate.problem == _NOT_FETCHED), None
+        (candidate.path for candidate in needed if candidate.problem == _NOT_FETCHED), None
     )
     if unfetched and (chosen.path in faults or not chosen.covers_brain):
         return Choice(None, unfetched)
     # no partial image replaces a damaged one: the FLAIR has a problem, others are left out
     damaged = _damaged_brain(ranked, chosen, faults)
-    if damaged and contrast != CONTRASTS[0]:
+    if damaged and contrast != CONTRASTS[0] and not _all_damaged(ranked, faults):
         return Choice(None, notes=(_left_out(contrast, damaged, ranked, faults),))
-    if damaged and chosen.path not in faults:
-        chosen = damaged
+    chosen = damaged or chosen
     reasons = dict(others) | {
         candidate.path: _rejection_reason(candidate, chosen, faults, flair)
         for candidate in ranked
@@ -171,6 +175,16 @@ def _damaged_brain(
     if chosen.path in faults:
         return whole[0] if whole else chosen
     return whole[0] if whole and not chosen.covers_brain else None
+
+
+def _all_damaged(ranked: Sequence[Candidate], faults: Mapping[Path, str]) -> bool:
+    """Return whether all images are damaged; localizers and unfetched images are not."""
+    return all(
+        candidate.path in faults
+        and candidate.partial != _FEW_SLICES
+        and candidate.problem != _NOT_FETCHED
+        for candidate in ranked
+    )
 
 
 def _left_out(
@@ -209,7 +223,7 @@ def examine(path: Path, metadata: Mapping[str, Any] | None = None) -> Candidate:
     try:
         image_header = check_header(path)
     except FewSlicesError as error:
-        return replace(candidate, problem=_fault(error, path), partial="too few slices")
+        return replace(candidate, problem=_fault(error, path), partial=_FEW_SLICES)
     except (MssegError, OSError) as error:
         return replace(candidate, problem=_fault(error, path))
     extent = tuple(

@@ -14,7 +14,7 @@ from string import ascii_lowercase
 from typing import Final
 
 from bids_msseg.bids.files import load_tsv
-from bids_msseg.bids.visit import bare_label, visit_key, visit_order
+from bids_msseg.bids.visit import LABEL, bare_label, visit_key, visit_order
 
 HINT: Final = "set the order with --session-order, or add acq_time to sub-*_sessions.tsv"
 _BY_USER: Final = "--session-order"
@@ -87,7 +87,7 @@ def order_sessions(
     sessions = tuple(sorted(flairs, key=lambda session: visit_order(participant, session)))
     if user_order:
         return _order_by_user(sessions, user_order)
-    evident = order_labels(sessions)
+    evident = order_labels(sessions, _labels_in_dataset(bids_dir, participant))
     notes: list[str] = []
     for source, cells, remarks in _tables(bids_dir, participant, flairs):
         ordered, faults = _order_by_time(source, sessions, cells)
@@ -103,9 +103,18 @@ def order_sessions(
     return VisitOrder(sessions, notes=(*notes, "the session labels do not show an order"))
 
 
-def order_labels(labels: Sequence[str]) -> tuple[str, ...]:
+def _labels_in_dataset(bids_dir: Path | None, participant: str) -> list[str]:
+    if bids_dir is None:
+        return []
+    folders = (bids_dir / f"sub-{participant}").glob("ses-*")
+    labels = [folder.name.removeprefix("ses-") for folder in folders if folder.is_dir()]
+    return [label for label in labels if re.fullmatch(LABEL, label)]
+
+
+def order_labels(labels: Sequence[str], others: Sequence[str] = ()) -> tuple[str, ...]:
     """Order session labels that clearly show an order; otherwise return an empty tuple."""
-    # numbers, dates (YYYYMMDD), or numbers after one prefix or before one unit of time
+    # numbers, dates (YYYYMMDD), or numbers after one prefix or before one unit of time; ``others``
+    # of the participant, such as T0, show whether T3 and T7 are times
     parts = [_LABEL.fullmatch(label.casefold()) for label in labels]
     parsed = {
         label: (match[1], match[2], match[3])
@@ -117,7 +126,11 @@ def order_labels(labels: Sequence[str]) -> tuple[str, ...]:
     if len(parsed) < len(labels) or len(frames) != 1 or not _are_ranks(numbers):
         return ()
     prefix, unit = frames.pop()
-    if not _UNIT.fullmatch(unit) or not _can_be_times(prefix, unit, map(int, numbers)):
+    known = [int(number) for number in numbers]
+    for match in filter(None, (_LABEL.fullmatch(label.casefold()) for label in others)):
+        if (match[1], match[3]) == (prefix, unit):
+            known.append(int(match[2]))
+    if not _UNIT.fullmatch(unit) or not _can_be_times(prefix, unit, known):
         return ()
     return tuple(sorted(parsed, key=lambda label: int(parsed[label][1])))
 

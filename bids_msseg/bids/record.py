@@ -46,7 +46,7 @@ class VisitRecord:
     participant: Label
     session: Label | None
     prefix: str
-    status: FileStatus
+    status: FileStatus  # no stored record has ``running``
     reason: str = ""
     hint: str = ""
     crash_files: tuple[str, ...] = ()
@@ -153,6 +153,7 @@ def read_record(out_dir: Path, participant: str, session: str | None) -> VisitRe
 
 def read_records(out_dir: Path, participant: str | None = None) -> tuple[VisitRecord, ...]:
     """Read all records in visit order; an unreadable file yields a record with ``failed``."""
+    # so does a file that describes another visit than its name says
     start = "sub-*" if participant is None else f"sub-{participant}"
     paths = set(records_dir(out_dir).glob(f"{start}.json"))
     paths |= set(records_dir(out_dir).glob(f"{start}_ses-*.json"))
@@ -178,6 +179,7 @@ def _by_participant(paths: Iterable[Path]) -> dict[str, tuple[VisitRecord, ...]]
 
 def in_visit_order(records: Iterable[VisitRecord]) -> tuple[VisitRecord, ...]:
     """Sort records of a participant naturally, unless visit numbers contradict that order."""
+    # if they do, visits without a number are last
     natural = sorted(records, key=lambda record: visit_order(record.participant, record.session))
     numbers = [record.visit_number for record in natural if record.visit_number is not None]
     if numbers == sorted(numbers):

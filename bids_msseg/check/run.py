@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -25,7 +26,7 @@ from bids_msseg.check.jobs import Job, Plan, do_visit, is_finished
 from bids_msseg.check.page import write_page
 from bids_msseg.check.visit import Cut
 from bids_msseg.config import RunConfig
-from bids_msseg.errors import CannotCreateError, ExitCode, MssegError, TemporaryError
+from bids_msseg.errors import ExitCode, MssegError, TemporaryError, convert_os_error
 from bids_msseg.models.weights import ModelHeader, find_model
 from bids_msseg.reports.text import counted, duration
 from bids_msseg.resources import Resources
@@ -111,21 +112,17 @@ def _spread(places: Sequence[int], count: int) -> list[int]:
 def _prepare_out(config: RunConfig) -> None:
     """Create a derivative dataset in OUT, or update ``.bidsignore`` of an existing one."""
     out = config.output_dir
-    try:
+    with _writing(out):
         logs_dir(out).mkdir(parents=True, exist_ok=True)
         if (out / "dataset_description.json").is_file():
             write_ignore(out / ".bidsignore")
         else:
             write_dataset_files(out, config.bids_dir, derivatives=config.query.derivatives)
-    except OSError as error:
-        raise _cannot_write(out, error) from error
 
 
-def _cannot_write(out: Path, error: OSError) -> CannotCreateError:
-    return CannotCreateError(
-        f"cannot write into {out}: {error.strerror or error}",
-        hint="make the folder writable, or free disk space",
-    )
+def _writing(out: Path) -> AbstractContextManager[None]:
+    hint = "make the folder writable, or free disk space"
+    return convert_os_error(f"cannot write into {out}", hint=hint)
 
 
 def _job(config: RunConfig, plan: Plan, header: ModelHeader, visit: Visit, threads: int) -> Job:
@@ -242,8 +239,6 @@ def _write(config: RunConfig, jobs: Sequence[Job], errors: Mapping[str, MssegErr
         for visit in failed
     ]
     reference = read_reference()
-    try:
+    with _writing(out):
         content = write_results(out, visits, failures, settings, reference)
-    except OSError as error:
-        raise _cannot_write(out, error) from error
     LOGGER.info("wrote %s", write_page(out, content, visits, reference))

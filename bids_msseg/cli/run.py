@@ -117,6 +117,7 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[dict[str, Any], tuple[str
     """Parse arguments into options by name, with notes on those that were reinterpreted."""
     parser = build_parser()
     canonical = [compatibility.canonical(argument) for argument in arguments]
+    compatibility.check_supported(canonical)
     words = compatibility.drop_words(canonical)
     remaining, late_levels = compatibility.split_off_levels(words, _list_flags(parser))
     namespace, extra = parser.parse_known_args(remaining)

@@ -11,7 +11,7 @@ from typing import Any
 
 from bids_msseg import readers
 from bids_msseg.cli.parser import Parser
-from bids_msseg.errors import CannotCreateError, ExitCode, MssegError, NoInputError, UsageError
+from bids_msseg.errors import ExitCode, MssegError, NoInputError, UsageError, convert_os_error
 from bids_msseg.options import read_options
 from bids_msseg.process import refuse, supervise
 
@@ -143,13 +143,8 @@ def _run(files: Mapping[str, Any], output: Path, options: Mapping[str, Any]) -> 
 def _folder(path: Path) -> Iterator[None]:
     """Create the output folder; after an error, remove it if it is new and empty."""
     is_new = not path.exists()
-    try:
+    with convert_os_error(f"cannot create the folder {path}", hint="choose a writable folder"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotCreateError(
-            f"cannot create the folder {path}: {error.strerror or error}",
-            hint="choose a writable folder",
-        ) from error
     try:
         yield
     except BaseException:

@@ -30,7 +30,7 @@ from bids_msseg.demo.scan import (
     record,
     write_image,
 )
-from bids_msseg.errors import CannotCreateError
+from bids_msseg.errors import convert_os_error
 from bids_msseg.imaging.template import load_template
 from bids_msseg.training.synthesis.painting import paint
 from bids_msseg.training.synthesis.placing import place_lesions
@@ -84,18 +84,14 @@ class DemoOptions:
 def write_demo(options: DemoOptions) -> None:
     """Write the dataset over an earlier demo; CannotCreateError if this is not possible."""
     people = plan(options)
-    try:
+    hint = "choose a writable folder on a disk with 200 MB of free space"
+    with convert_os_error(f"cannot write {options.out}", hint=hint):
         clear(options.out)
         write_top(options.out, people, seed=options.seed)
         maps = load_maps(load_template())
         for person in people:
             _write_participant(options, person, maps)
             LOGGER.info("%s: written", person.label)
-    except OSError as error:
-        raise CannotCreateError(
-            f"cannot write {options.out}: {error.strerror or error}",
-            hint="choose a writable folder on a disk with 200 MB of free space",
-        ) from error
     LOGGER.info("synthetic dataset: %s", options.out)
 
 

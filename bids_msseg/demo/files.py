@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_msseg import __version__
-from bids_msseg.bids.dataset import BIDS_VERSION
+from bids_msseg.bids.dataset import BIDS_VERSION, generator_names, read_description
 from bids_msseg.bids.files import write_json, write_tsv
 from bids_msseg.demo.scan import Grid, Protocol, write_mask
 from bids_msseg.errors import CannotCreateError
@@ -117,11 +116,7 @@ def clear(out: Path) -> None:
 
 def is_demo(folder: Path) -> bool:
     """Return whether a folder is a dataset that ``msseg-demo`` wrote."""
-    try:
-        text = (folder / "dataset_description.json").read_text(encoding="utf-8")
-        return any(maker["Name"] == PROGRAM for maker in json.loads(text)["GeneratedBy"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
+    return PROGRAM in generator_names(read_description(folder))
 
 
 def write_top(out: Path, people: Sequence[Participant], *, seed: int) -> None:

@@ -15,7 +15,7 @@ from bids_msseg.evaluation.files import Pair
 from bids_msseg.imaging.registration.itk import read_itk_affine
 from bids_msseg.imaging.resample import inverse, mask_onto, resample
 from bids_msseg.imaging.template import template_regions
-from bids_msseg.imaging.volume import Affine, Volume, as_ras, load_volume
+from bids_msseg.imaging.volume import Affine, Volume, as_ras, load_or_raise
 from bids_msseg.lesions.confidence.calibration import Reliability, reliability
 from bids_msseg.lesions.mask_values import MaskValues, lesion_voxels
 from bids_msseg.lesions.regions import Region, region_map
@@ -73,10 +73,7 @@ def _read_pair(pair: Pair, rules: Rules) -> tuple[Masks, tuple[str, ...]]:
 
 
 def _read(path: Path) -> Volume:
-    try:
-        volume = load_volume(path)
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}", hint="create this file again") from error
+    volume = load_or_raise(path, f"cannot read {path}", hint="create this file again")
     return volume.with_data(volume.data.reshape(volume.data.shape[:3]))
 
 

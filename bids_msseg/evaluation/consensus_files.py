@@ -9,13 +9,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from bids_msseg.bids.dataset import check_directories, dataset_description
+from bids_msseg.bids.dataset import check_directories, dataset_description, read_description
 from bids_msseg.bids.files import write_json, write_tsv
 from bids_msseg.bids.paths import output_path
 from bids_msseg.bids.sidecars import bids_uri, link_name
 from bids_msseg.bids.visit import IDENTITY_COLUMNS, Visit, identity_cells
-from bids_msseg.errors import CannotCreateError, UsageError
-from bids_msseg.evaluation.raters import RatedVisit, describe
+from bids_msseg.errors import UsageError, convert_os_error
+from bids_msseg.evaluation.raters import RatedVisit
 from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.io.atomic import write_atomic
 from bids_msseg.lesions.mask_values import MaskValues
@@ -91,14 +91,15 @@ def prepare_output(bids_dir: Path, out_dir: Path, datasets: Mapping[str, Path]) 
     """
     _refuse_foreign(out_dir, datasets.values())
     notes = check_directories(bids_dir, out_dir, out_dir / ".work", create=False)
+    raw = read_description(bids_dir)
     about = dataset_description(
-        out_dir, bids_dir, describe(bids_dir), derivatives=datasets, environment=os.environ
+        out_dir, bids_dir, raw, derivatives=datasets, environment=os.environ
     )
-    about["Name"] = f"Consensus of raters: {describe(bids_dir).get('Name') or 'a BIDS dataset'}"
+    about["Name"] = f"Consensus of raters: {raw.get('Name') or 'a BIDS dataset'}"
     about["GeneratedBy"][0]["Description"] = f"{PROGRAM}: consensus of several raters' masks"
     about["DatasetLinks"].pop("templateflow", None)
     about.pop("HowToAcknowledge", None)
-    try:
+    with convert_os_error(f"cannot write to {out_dir}", hint="make the folder writable"):
         write_json(out_dir / "dataset_description.json", about)
         write_atomic(out_dir / ".bidsignore", "group_*\n")
         write_atomic(out_dir / "README.md", _README)
@@ -111,10 +112,6 @@ def prepare_output(bids_dir: Path, out_dir: Path, datasets: Mapping[str, Path]) 
             out_dir / "descriptions.json",
             {"Description": "Meaning of the desc- labels in file names"},
         )
-    except OSError as error:
-        raise CannotCreateError(
-            f"cannot write to {out_dir}: {error.strerror}", hint="make the folder writable"
-        ) from error
     return notes
 
 
@@ -139,7 +136,7 @@ def _refuse_foreign(out_dir: Path, inputs: Iterable[Path]) -> None:
                 f"the output folder {out_dir} is inside the input folder {folder}",
                 hint="choose an empty folder outside the input folders",
             )
-    about = describe(out_dir)
+    about = read_description(out_dir)
     makers = about.get("GeneratedBy")
     maker = makers[0] if isinstance(makers, list) and makers else {}
     description = maker.get("Description", "") if isinstance(maker, dict) else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bids_msseg import __version__
 from bids_msseg.bids.files import write_json, write_tsv
-from bids_msseg.errors import CannotCreateError, DataError, ExitCode, NoInputError, UsageError
+from bids_msseg.errors import DataError, ExitCode, NoInputError, UsageError, convert_os_error
 from bids_msseg.evaluation.case import Outcome, Rules, compare, picture
 from bids_msseg.evaluation.figures import Row
 from bids_msseg.evaluation.files import Choice, Pair, Pairing, Places, find_pairs, other_spaces
@@ -58,12 +58,8 @@ def evaluate(settings: Settings) -> ExitCode:
     """
     _require_skimage()
     pairings = _find_all_pairs(settings)
-    try:
+    with convert_os_error(f"cannot write to {settings.out}", hint="choose another folder"):
         settings.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotCreateError(
-            f"cannot write to {settings.out}: {error.strerror}", hint="choose another folder"
-        ) from error
     outcomes = {
         name: list(compare_all(pairing.pairs, settings.rules, settings.nprocs))
         for name, pairing in pairings.items()

@@ -17,12 +17,13 @@ from bids_msseg import __version__
 from bids_msseg.bids.dataset import BIDS_VERSION
 from bids_msseg.bids.files import is_newer, write_atomic, write_json
 from bids_msseg.bids.image_selection import misnamed
+from bids_msseg.bids.paths import visit_dir
 from bids_msseg.bids.visit import Visit, name_entities
 from bids_msseg.errors import NoInputError
 from bids_msseg.evaluation.raters import (
     LABELS,
     choose_raters,
-    complete_names,
+    complete_names_of,
     read_on_one_grid,
 )
 from bids_msseg.imaging.volume import Volume, save_volume
@@ -64,8 +65,11 @@ def find_labelled(
     from bids_msseg.bids.query import find_visits
 
     selection = find_visits(bids_dir, derivatives={"labels": require_labels(labels)})
-    folders = [_folder(labels, visit) for visit in selection.visits]
-    complete_names(labels, (path for folder in folders for path in _masks(folder)))
+    complete_names_of(
+        (path, visit.participant, visit.session)
+        for visit in selection.visits
+        for path in _masks(visit_dir(labels, visit) / "anat")
+    )
     sites = read_sites(bids_dir, site_column)
     files = []
     for visit in selection.visits:
@@ -102,7 +106,7 @@ def _pair(
     """Collect the files of a visit that has a manual mask."""
     brain_given = visit.brain_mask is not None
     stem = f"{visit.key}_space-FLAIR_desc-brain_mask.nii.gz"
-    brain = visit.brain_mask or _folder(consensus, visit) / stem
+    brain = visit.brain_mask or visit_dir(consensus, visit) / "anat" / stem
     truth, raters = find_truth(labels, visit), find_raters(labels, visit)
     if truth is not None and raters:
         LOGGER.warning(
@@ -139,18 +143,13 @@ def _masks_of(labels_dir: Path, visit: Visit, entities: str) -> list[Path]:
     """List the masks of a visit with complete BIDS names; ``entities`` is a pattern of the end."""
     return [
         path
-        for path in _masks(_folder(labels_dir, visit), f"{visit.key}_*{entities}")
+        for path in _masks(visit_dir(labels_dir, visit) / "anat", f"{visit.key}_*{entities}")
         if not misnamed(path, visit.participant, visit.session)
     ]
 
 
 def _masks(folder: Path, start: str = "*_") -> list[Path]:
     return sorted(folder.glob(f"{start}mask.nii*"))
-
-
-def _folder(root: Path, visit: Visit) -> Path:
-    folder = root / f"sub-{visit.participant}"
-    return (folder / f"ses-{visit.session}" if visit.session else folder) / "anat"
 
 
 def plain_mask(mask: Path, visit: Visit, consensus: Path, values: MaskValues = None) -> Path:
@@ -198,7 +197,8 @@ def _lesions(volume: Volume, path: Path, visit: Visit, values: MaskValues) -> ND
 
 
 def _stem(consensus: Path, visit: Visit, suffix: str) -> Path:
-    return _folder(consensus, visit) / f"{visit.key}_space-FLAIR_label-L_{suffix}.nii.gz"
+    name = f"{visit.key}_space-FLAIR_label-L_{suffix}.nii.gz"
+    return visit_dir(consensus, visit) / "anat" / name
 
 
 def _describe(consensus: Path) -> None:

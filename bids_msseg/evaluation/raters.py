@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_msseg.bids.dataset import APP
+from bids_msseg.bids.dataset import APP, generator_names, read_description
 from bids_msseg.bids.given_masks import LESION_LABELS
 from bids_msseg.bids.image_selection import misnamed
 from bids_msseg.bids.visit import PREFIX_ENTITIES, Visit, name_entities, visit_order
 from bids_msseg.errors import DataError, InvalidDatasetError, NoInputError
-from bids_msseg.imaging.volume import UNREADABLE, Volume, is_same_grid, load_volume
+from bids_msseg.imaging.volume import Volume, is_same_grid, load_or_raise
 from bids_msseg.lesions.mask_values import MaskValues, lesion_voxels
 
 LOGGER = logging.getLogger("bids_msseg")
@@ -82,7 +81,7 @@ def rater_datasets(bids_dir: Path, derivatives: Sequence[Path] = ()) -> tuple[Pa
             raise NoInputError(f"the folder {folder} does not exist", hint="check the path")
     if derivatives:
         return tuple(derivatives)
-    about = describe(bids_dir)
+    about = read_description(bids_dir)
     if not about:
         raise InvalidDatasetError(
             f"{bids_dir} has no readable dataset_description.json",
@@ -91,7 +90,9 @@ def rater_datasets(bids_dir: Path, derivatives: Sequence[Path] = ()) -> tuple[Pa
     if about.get("DatasetType") == "derivative":
         return (bids_dir,)
     folders = [path for path in sorted(bids_dir.glob("derivatives/*")) if path.is_dir()]
-    datasets = tuple(path for path in folders if not _is_ours(path))
+    datasets = tuple(
+        path for path in folders if APP not in generator_names(read_description(path))
+    )
     if not datasets:
         raise NoInputError(
             f"no derivatives with raters' masks found in {bids_dir}",
@@ -130,7 +131,12 @@ def find_rated(
 
 def complete_names(dataset: Path, paths: Iterable[Path]) -> list[Path]:
     """Return the files with a complete BIDS name of the visit of their folder; log the others."""
-    problems = {path: misnamed(path, *_visit_of_folder(path, dataset)) for path in paths}
+    return complete_names_of((path, *_visit_of_folder(path, dataset)) for path in paths)
+
+
+def complete_names_of(files: Iterable[tuple[Path, str, str | None]]) -> list[Path]:
+    """Return the files with a complete name of their participant and session; log the others."""
+    problems = {path: misnamed(path, participant, session) for path, participant, session in files}
     wrong = [f"{path.name} {problem}" for path, problem in problems.items() if problem]
     if wrong:
         more = f"; and {len(wrong) - _MAX_LISTED} more" if len(wrong) > _MAX_LISTED else ""
@@ -165,22 +171,6 @@ def _rated(key: tuple[str, ...], raters: Mapping[str, Path]) -> RatedVisit:
     return RatedVisit(Visit(participant, session or None, first, entities=entities), ordered)
 
 
-def describe(folder: Path) -> dict[str, Any]:
-    """Read the ``dataset_description.json`` of a dataset; empty if it cannot be read."""
-    try:
-        text = (folder / "dataset_description.json").read_text(encoding="utf-8-sig")
-        content = json.loads(text)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _is_ours(folder: Path) -> bool:
-    makers = describe(folder).get("GeneratedBy")
-    names = [maker.get("Name") for maker in makers or [] if isinstance(maker, dict)]
-    return APP in names
-
-
 def read_on_one_grid(paths: Sequence[Path]) -> list[Volume]:
     """Read at least one mask as float32; raises DataError if one is unusable or grids differ."""
     volumes = [_load(path) for path in paths]
@@ -195,12 +185,7 @@ def read_on_one_grid(paths: Sequence[Path]) -> list[Volume]:
 
 
 def _load(path: Path) -> Volume:
-    try:
-        volume = load_volume(path)
-    except UNREADABLE as error:
-        raise DataError(
-            f"{path.name} cannot be read: {error}", hint="save it as NIfTI again"
-        ) from error
+    volume = load_or_raise(path, f"{path.name} cannot be read", hint="save it as NIfTI again")
     if volume.data.ndim != 3:
         raise DataError(f"{path.name} has {volume.data.ndim} dimensions", hint="save a 3-D mask")
     return volume

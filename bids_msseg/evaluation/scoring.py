@@ -147,15 +147,17 @@ def keep_prediction(
     folder: Path, visit: str, method: str, probability: Volume, mask: NDArray[np.bool_]
 ) -> None:
     """Write a prediction of ``candidate net`` (probability map) or ``cascade`` (also mask)."""
-    participant, _, session = visit.partition("_")
-    anat_folder = folder / participant / session / "anat"
-    anat_folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{visit}_space-FLAIR_label-L"
+    stem = prediction_stem(folder, visit)
+    stem.parent.mkdir(parents=True, exist_ok=True)
     if method == "candidate net":
-        save_volume(
-            probability, anat_folder / f"{stem}_desc-candidate_probseg.nii.gz", dtype=np.float32
-        )
+        save_volume(probability, f"{stem}_desc-candidate_probseg.nii.gz", dtype=np.float32)
     if method != "cascade":
         return
-    save_volume(probability, anat_folder / f"{stem}_probseg.nii.gz", dtype=np.float32)
-    save_volume(probability.with_data(mask), anat_folder / f"{stem}_mask.nii.gz")
+    save_volume(probability, f"{stem}_probseg.nii.gz", dtype=np.float32)
+    save_volume(probability.with_data(mask), f"{stem}_mask.nii.gz")
+
+
+def prediction_stem(folder: Path, visit: str) -> Path:
+    """Return the path of the predictions of a visit, without the end of the file names."""
+    participant, _, session = visit.partition("_")
+    return folder / participant / session / "anat" / f"{visit}_space-FLAIR_label-L"

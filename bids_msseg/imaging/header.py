@@ -58,7 +58,10 @@ def image_label(path: Path, contrast: str) -> str:
 
 
 def check_header(path: Path, *, contrast: str = "", series: bool = False) -> HeaderInfo:
-    """Check a header; NoInputError if missing, IoError if unreadable, DataError if refused."""
+    """Check a header; NoInputError if missing, IoError if unreadable, DataError if refused.
+
+    ``series`` allows several volumes.
+    """
     label = image_label(path, contrast)
     header = _parse(_read_start(path, label), label)
     shape, notes = _shape(header, label, series=series)

@@ -102,7 +102,10 @@ def build_stack(
     *,
     transforms: Mapping[str, Affine] | None = None,
 ) -> Stack:
-    """Normalise contrasts on a 1 mm grid; ``transforms`` map FLAIR mm to the contrast's mm."""
+    """Normalise contrasts on a 1 mm grid; ``transforms`` map FLAIR mm to the contrast's mm.
+
+    ``images`` are bias-corrected, FLAIR is required, and ``brain`` is on the FLAIR grid.
+    """
     grid, affine = working_grid(brain)
     inside = mask_onto(brain, grid, affine)
     moves = transforms or {}

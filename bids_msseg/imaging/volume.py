@@ -14,6 +14,8 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import DTypeLike, NDArray
 
+from bids_msseg.errors import DataError
+
 __all__ = ["Volume", "load_volume", "save_volume"]
 
 Affine = NDArray[np.float64]
@@ -94,6 +96,22 @@ def load_volume(path: Path | str, dtype: DTypeLike = np.float32) -> Volume:
     """
     image: Any = nib.load(path)
     return Volume(np.asarray(image.dataobj).astype(dtype), np.asarray(image.affine, np.float64))
+
+
+def load_or_raise(path: Path, problem: str, *, hint: str) -> Volume:
+    """Read a NIfTI file; DataError, with the reason after ``problem``, if this fails."""
+    try:
+        return load_volume(path)
+    except UNREADABLE as error:
+        raise DataError(f"{problem}: {error}", hint=hint) from error
+
+
+def load_if_readable(path: Path, dtype: DTypeLike = np.float32) -> Volume | None:
+    """Read a NIfTI file; None if it is missing or damaged."""
+    try:
+        return load_volume(path, dtype)
+    except UNREADABLE:
+        return None
 
 
 def as_ras(volume: Volume) -> Volume:

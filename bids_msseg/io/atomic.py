@@ -86,6 +86,8 @@ def remove_stale_files(folder: Path) -> tuple[str, ...]:
 def make_scratch(folder: Path) -> Path:
     """Make a private scratch folder that :func:`remove_stale_files` recognises."""
     scratch = folder / f"tmp-{_process_mark()}"
+    # another run may remove an empty folder that it made
+    folder.mkdir(parents=True, exist_ok=True)
     scratch.mkdir(mode=0o700)
     return scratch
 

@@ -36,7 +36,9 @@ def delineate(
     removed: NDArray[np.bool_] | None = None,
 ) -> Delineation:
     """Threshold a probability into lesions, and state why the other candidates are rejected."""
-    # ``extracerebral`` and ``removed`` only determine the reasons: clear the probability first
+    # ``voxel_volume`` and ``min_volume`` are in mm³. ``extracerebral`` and ``removed`` only
+    # determine the reasons: clear the probability first. A candidate that shares a voxel with a
+    # kept lesion is not rejected.
     over = probability >= threshold
     lesions = label_lesions(over, voxel_volume=voxel_volume, min_volume=min_volume)
     blobs = label_lesions((candidates != 0) | over, voxel_volume=voxel_volume)

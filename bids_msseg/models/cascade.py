@@ -184,7 +184,10 @@ def segment(
     *,
     fast: bool = False,
 ) -> CascadeResult:
-    """Run the cascade on FLAIR, T1w, T2w in SDs of the brain, shape (3, X, Y, Z), 1 mm, RAS."""
+    """Run the cascade on FLAIR, T1w, T2w in SDs of the brain, shape (3, X, Y, Z), 1 mm, RAS.
+
+    ``present`` marks the acquired contrasts; ``fast`` uses one CNN-1 and tiles with less overlap.
+    """
     output = run_networks(
         cascade.candidate,
         cascade.refinement,

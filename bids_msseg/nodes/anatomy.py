@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,14 @@ from nipype.interfaces.base import File, traits
 
 from bids_msseg.imaging.registration.itk import read_itk_affine
 from bids_msseg.imaging.volume import load_volume, save_volume
-from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
-from bids_msseg.nodes.preprocess import contrast_files, contrast_transforms
+from bids_msseg.nodes.base import Step, StepInputs, StepOutputs, save_json
+from bids_msseg.nodes.preprocess import ContrastInputs, contrast_files, contrast_transforms
 from bids_msseg.pipeline.anatomy import measure_brain
 from bids_msseg.pipeline.lesions import Grid, find_anatomy
 
 
-class _AnatomyInputs(StepInputs):
-    flair_file = File(exists=True, mandatory=True, desc="bias field removed")
-    mask_file = File(exists=True, mandatory=True, desc="brain on the FLAIR grid")
+class _AnatomyInputs(ContrastInputs):  # bias fields removed
     template_transform = File(exists=True, mandatory=True, desc="template world to FLAIR world")
-    t1w_file = File(desc="bias field removed")
-    t1w_transform = File(desc="FLAIR world to T1w world")
-    t2w_file = File(desc="bias field removed")
-    t2w_transform = File(desc="FLAIR world to T2w world")
 
 
 class _AnatomyOutputs(StepOutputs):
@@ -78,14 +71,12 @@ class MeasureBrain(Step):
         grid = Grid.of(Path(inputs["flair_file"]))
         move = read_itk_affine(Path(inputs["template_transform"])) if inputs["trusted"] else None
         measured = measure_brain(load_volume(inputs["anatomy_file"], np.uint8), grid, move)
-        image, table = folder / "anatomy.nii.gz", folder / "volumes.json"
+        image = folder / "anatomy.nii.gz"
         save_volume(grid.frame.with_data(measured.labels), image)
         ml = {int(label): volume for label, volume in measured.volumes.ml.items()}
-        table.write_text(
-            json.dumps({"ml": ml, "implausible": measured.implausible}), encoding="utf-8"
-        )
+        content = {"ml": ml, "implausible": measured.implausible}
         return {
             "anatomy_file": str(image),
-            "volumes_file": str(table),
+            "volumes_file": save_json(folder / "volumes.json", content),
             "notes": [measured.note] if measured.note else [],
         }

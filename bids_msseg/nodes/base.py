@@ -91,9 +91,7 @@ class Step(BaseInterface):  # type: ignore[misc]
         if self.inputs.measure:
             results["cpu_seconds"] = round(time.process_time() - cpu_start, 3)
             results["memory_gb"] = round(_peak_gb(), 3)
-        target = folder / OUTPUTS_FILE
-        target.write_text(json.dumps(plain(results)), encoding="utf-8")
-        return {**results, "outputs_file": str(target)}
+        return {**results, "outputs_file": save_json(folder / OUTPUTS_FILE, plain(results))}
 
     def _list_outputs(self) -> dict[str, Any]:
         return dict(self._results)
@@ -108,6 +106,12 @@ def _reset_peak() -> None:
 def _peak_gb() -> float:
     """Return the peak resident memory of this process in GiB (Linux counts in KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def save_json(target: Path, content: object) -> str:
+    """Write an output of a step as JSON and return its path."""
+    target.write_text(json.dumps(content), encoding="utf-8")
+    return str(target)
 
 
 def as_msseg_error(error: Exception) -> MssegError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,7 @@ from bids_msseg.imaging.resample import inverse
 from bids_msseg.imaging.template import load_template
 from bids_msseg.imaging.volume import Affine, StoredVolumes, load_volume, save_volume
 from bids_msseg.lesions.regions import near
-from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
+from bids_msseg.nodes.base import Step, StepInputs, StepOutputs, save_json
 from bids_msseg.pipeline.atlas import load_atlas, measure_regions, outside_note
 from bids_msseg.pipeline.filling import fill_image
 from bids_msseg.pipeline.given_masks import (
@@ -143,15 +142,14 @@ class TakeGivenMask(Step):
             own_ventricles=inputs["own_ventricles"],
             excluded=excluded,
         )
-        estimate, probability = folder / "estimate.json", folder / "probability.nii.gz"
-        reason = "the lesion mask was given, so there is no probability"
-        estimate.write_text(json.dumps({"reason": reason}), encoding="utf-8")
+        probability = folder / "probability.nii.gz"
+        estimate = {"reason": "the lesion mask was given, so there is no probability"}
         outside = outside_brain_note(lesions, visit_lesions.maps["brain"])
         soft = visit_lesions.maps["mask"].astype(np.float32)
         save_volume(grid.frame.with_data(soft), probability)
         return {
             **_save(folder, grid, visit_lesions),
-            "estimate_file": str(estimate),
+            "estimate_file": save_json(folder / "estimate.json", estimate),
             "probability_file": str(probability),
             "notes": [text for text in (note, outside, *excluded_notes) if text],
         }
@@ -173,9 +171,8 @@ def _excluded(
 
 def _save(folder: Path, grid: Grid, lesions: VisitLesions) -> dict[str, Any]:
     """Write maps and table."""
-    table = folder / "lesions.json"
-    table.write_text(json.dumps([asdict(row) for row in lesions.rows]), encoding="utf-8")
-    outputs: dict[str, Any] = {"table_file": str(table)}
+    table = [asdict(row) for row in lesions.rows]
+    outputs: dict[str, Any] = {"table_file": save_json(folder / "lesions.json", table)}
     for name, data in lesions.maps.items():
         target = folder / f"{name}.nii.gz"
         # specks of a given mask may be more than 32767
@@ -306,11 +303,10 @@ class MeasureRegions(Step):
         move = _transform(inputs, invert=inputs["invert"])
         lesions = load_volume(inputs["labels_file"], np.int32)
         rows = measure_regions(lesions, load_atlas(choice), move)
-        target = folder / "regions.json"
-        content = [{"atlas": choice.name, **asdict(row)} for row in rows]
-        target.write_text(json.dumps(content), encoding="utf-8")
+        table = [{"atlas": choice.name, **asdict(row)} for row in rows]
         note = outside_note(choice.name, rows)
-        return {"rows_file": str(target), "notes": [note] if note else []}
+        rows_file = save_json(folder / "regions.json", table)
+        return {"rows_file": rows_file, "notes": [note] if note else []}
 
 
 class _FillInputs(StepInputs):

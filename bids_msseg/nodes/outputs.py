@@ -22,7 +22,7 @@ from bids_msseg.bids.derivatives import (
     transform,
     unrequested_files,
 )
-from bids_msseg.bids.files import publish, write_json, write_tsv
+from bids_msseg.bids.files import lists_to_tuples, publish, write_json, write_tsv
 from bids_msseg.bids.paths import intermediate_path, lesion_roi_path
 from bids_msseg.bids.record import VisitRecord, write_record
 from bids_msseg.bids.record_values import ContrastUse
@@ -31,7 +31,7 @@ from bids_msseg.bids.visit import Visit, name_entities
 from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.volume import load_volume
 from bids_msseg.lesions.load import LesionRow, column_dictionary, rows_to_table, summarise
-from bids_msseg.models.anatomy import Anatomy
+from bids_msseg.models.anatomy import LABELS
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS, MEASURES, BrainVolumes, label_rows
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
 from bids_msseg.nodes.context import DerivativesContext
@@ -90,7 +90,8 @@ class PublishVisit(Step):
         context = full_context.without(inputs.get("left_out", []))
         quality = VisitQuality.read(inputs["quality_file"], inputs["estimate_file"])
         table = json.loads(Path(inputs["table_file"]).read_text("utf-8"))
-        rows = [_row({**item, "image_quality": quality.quality}) for item in table]
+        flag = {"image_quality": quality.quality}
+        rows = [LesionRow(**lists_to_tuples({**item, **flag})) for item in table]
         _publish_flair_space(context, inputs)
         _publish_preprocessed(context, inputs)
         _publish_spaces(context, inputs)
@@ -119,21 +120,15 @@ class _Anatomy:
     def read(cls, volumes_file: str) -> _Anatomy:
         """Read the output of the node."""
         content = json.loads(Path(volumes_file).read_text(encoding="utf-8"))
-        volumes = BrainVolumes({Anatomy(int(code)): ml for code, ml in content["ml"].items()})
+        volumes = BrainVolumes(
+            {label: content["ml"].get(str(int(label)), 0.0) for label in LABELS}
+        )
         return cls(volumes, tuple(content["implausible"]))
 
     def mark(self, record: VisitRecord) -> VisitRecord:
         """Add the brain measures to a visit's record."""
         measures = {measure.name: measure.value(self.volumes) for measure in MEASURES}
         return replace(record, brain_measures=measures, anatomy_implausible=self.implausible)
-
-
-def _row(item: Mapping[str, Any]) -> LesionRow:
-    """Rebuild a row, with tuples that JSON has stored as lists."""
-    values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in item.items()
-    }
-    return LesionRow(**values)
 
 
 def _publish_image(

@@ -134,12 +134,14 @@ class Coregister(Step):
         }
 
 
-class _BiasInputs(StepInputs):
-    mask_file = File(exists=True, mandatory=True, desc="brain on the FLAIR grid")
+class ContrastInputs(StepInputs):
+    """Inputs of a node that reads all contrasts of a visit; T1w and T2w may be undefined."""
+
     flair_file = File(exists=True, mandatory=True)
-    t1w_file = File(exists=True)
+    mask_file = File(exists=True, mandatory=True, desc="brain on the FLAIR grid")
+    t1w_file = File()
     t1w_transform = File(desc="FLAIR world to T1w world")
-    t2w_file = File(exists=True)
+    t2w_file = File()
     t2w_transform = File(desc="FLAIR world to T2w world")
 
 
@@ -152,7 +154,7 @@ class _BiasOutputs(StepOutputs):
 class CorrectBias(Step):
     """Remove the bias fields of all contrasts in one step, because N4 uses one processor."""
 
-    input_spec = _BiasInputs
+    input_spec = ContrastInputs
     output_spec = _BiasOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
@@ -253,15 +255,6 @@ class CheckBrain(Step):
         }
 
 
-class _StackInputs(StepInputs):
-    flair_file = File(exists=True, mandatory=True)
-    mask_file = File(exists=True, mandatory=True)
-    t1w_file = File()
-    t1w_transform = File()
-    t2w_file = File()
-    t2w_transform = File()
-
-
 class _StackOutputs(StepOutputs):
     stack_file = File(desc="what the networks read")
 
@@ -269,7 +262,7 @@ class _StackOutputs(StepOutputs):
 class BuildStack(Step):
     """Resample all contrasts to the 1 mm grid and normalise them inside the brain."""
 
-    input_spec = _StackInputs
+    input_spec = ContrastInputs
     output_spec = _StackOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from bids_msseg.imaging.normalise import Stack
 from bids_msseg.imaging.volume import load_volume
 from bids_msseg.lesions.confidence.uncertainty import LoadInterval
 from bids_msseg.models.weights import read_header
-from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
+from bids_msseg.nodes.base import Step, StepInputs, StepOutputs, save_json
 from bids_msseg.pipeline.quality import check_images
 from bids_msseg.pipeline.uncertainty import lesion_confidence, load_interval
 
@@ -97,7 +97,7 @@ class CheckImages(Step):
         faults = list(check.faults)
         reason = calibration.reason if calibration and calibration.training is None else ""
         content = {"measures": check.measures, "faults": faults, "reason": reason}
-        return {"quality_file": _write(folder / "quality.json", content), "notes": faults}
+        return {"quality_file": save_json(folder / "quality.json", content), "notes": faults}
 
 
 class _LoadInputs(StepInputs):
@@ -131,16 +131,11 @@ class EstimateLoad(Step):
             estimate = asdict(load_interval(load_volume(inputs["probseg_file"]), calibration.load))
         rows = json.loads(Path(inputs["table_file"]).read_text(encoding="utf-8"))
         return {
-            "estimate_file": _write(folder / "estimate.json", estimate),
-            "table_file": _write(
+            "estimate_file": save_json(folder / "estimate.json", estimate),
+            "table_file": save_json(
                 folder / "lesions.json", [_with_confidence(row, calibration) for row in rows]
             ),
         }
-
-
-def _write(target: Path, content: object) -> str:
-    target.write_text(json.dumps(content), encoding="utf-8")
-    return str(target)
 
 
 def _calibration(model: Path) -> Calibration:

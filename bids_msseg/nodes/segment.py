@@ -11,7 +11,7 @@ from nipype.interfaces.base import File, traits
 from bids_msseg.imaging.normalise import Stack
 from bids_msseg.imaging.volume import load_volume, save_volume
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
-from bids_msseg.nodes.preprocess import contrast_files, contrast_transforms
+from bids_msseg.nodes.preprocess import ContrastInputs, contrast_files, contrast_transforms
 from bids_msseg.pipeline.segment import segment_stack
 from bids_msseg.segmenters.base import Segmenter
 from bids_msseg.segmenters.images import write_images
@@ -54,15 +54,9 @@ class Segment(Step):
         return {f"{name}_file": target for name, target in targets.items()}
 
 
-class _OtherInputs(StepInputs):
+class _OtherInputs(ContrastInputs):  # bias fields removed
     segmenter = traits.Any(mandatory=True, nohash=True)
     digest = traits.Str(mandatory=True, desc="of the segmenter; a new digest runs the step again")
-    flair_file = File(exists=True, mandatory=True, desc="bias field removed")
-    mask_file = File(exists=True, mandatory=True, desc="brain on the FLAIR grid")
-    t1w_file = File(desc="bias field removed")
-    t1w_transform = File(desc="FLAIR world to T1w world")
-    t2w_file = File(desc="bias field removed")
-    t2w_transform = File(desc="FLAIR world to T2w world")
     device = traits.Str("auto", usedefault=True)
 
 

@@ -20,7 +20,7 @@ from bids_msseg.imaging.brain_check import CheckedBrain, check_brain
 from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.resample import inverse, mask_onto
 from bids_msseg.imaging.template import load_template
-from bids_msseg.imaging.volume import UNREADABLE, Affine, Volume, load_volume
+from bids_msseg.imaging.volume import Affine, Volume, load_or_raise
 
 Mask = NDArray[np.bool_]
 
@@ -65,13 +65,8 @@ def find_brain(
 def _on_grid(path: Path, image: Volume) -> Mask:
     """Read a mask of another pipeline and resample it onto the conformed image."""
     shape = check_header(path, contrast="brain mask").shape
-    try:
-        stored = load_volume(path)
-    except UNREADABLE as error:
-        raise DataError(
-            f"the brain mask {path.name} is damaged: {error}",
-            hint="omit --derivatives, or create the mask again",
-        ) from error
+    hint = "omit --derivatives, or create the mask again"
+    stored = load_or_raise(path, f"the brain mask {path.name} is damaged", hint=hint)
     mask = stored.with_data(stored.data.reshape(shape) > 0)
     moved = mask_onto(mask, image.shape, image.affine)
     if not moved.any():

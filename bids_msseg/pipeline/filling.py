@@ -27,7 +27,11 @@ def fill_image(
     transform: Affine | None = None,
     seed: int = 0,
 ) -> Any:
-    """Fill lesions on the image's grid; ``transform``: its mm to FLAIR mm. May raise DataError."""
+    """Fill lesions on the image's grid; ``transform``: its world mm to FLAIR world mm.
+
+    ``anatomy`` is on the working grid (FLAIR world). Raises DataError if there are lesions but no
+    white matter outside them.
+    """
     grid = Grid.of(path)
     white = np.isin(grid.take(anatomy, transform=transform, order=0), WHITE)
     image: Any = nib.load(path)

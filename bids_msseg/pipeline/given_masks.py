@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.cut import Cut, find_drawn_cut, spread
 from bids_msseg.imaging.header import check_header
-from bids_msseg.imaging.volume import UNREADABLE, Volume, is_same_grid, load_volume
+from bids_msseg.imaging.volume import UNREADABLE, Volume, is_same_grid, load_or_raise
 from bids_msseg.lesions.mask_values import MaskValues, lesion_voxels
 from bids_msseg.pipeline.lesions import Grid
 
@@ -38,13 +38,9 @@ def read_given_mask(
             f"FLAIR ({_shape(frame.shape)} voxels)",
             hint=f"if both lie in the same scanner space, resample it: {RESAMPLE}",
         )
-    try:
-        data = load_volume(path).data.reshape(header.shape)
-    except UNREADABLE as error:
-        raise DataError(
-            f"the {what} {path.name} is damaged: {error}", hint="save the mask again"
-        ) from error
-    inside, note = lesion_voxels(data, path.name, values)
+    problem = f"the {what} {path.name} is damaged"
+    data = load_or_raise(path, problem, hint="save the mask again").data
+    inside, note = lesion_voxels(data.reshape(header.shape), path.name, values)
     return (spread(inside, cut, frame.shape) if cut else inside), note
 
 

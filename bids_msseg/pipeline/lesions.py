@@ -86,7 +86,10 @@ def find_anatomy(
     brain: NDArray[np.bool_],
     template_to_flair: Affine,
 ) -> tuple[Volume, OwnAnatomy]:
-    """Refine the template's regions on the FLAIR's grid with bias-corrected images."""
+    """Refine the template's regions on the FLAIR's grid with bias-corrected images.
+
+    ``transforms`` map FLAIR world mm to the contrast's world mm.
+    """
     flair = images["FLAIR"]
     on_flair = {"FLAIR": flair.data}
     for contrast in ("T1w", "T2w"):
@@ -186,7 +189,11 @@ def list_given_lesions(
     own_ventricles: bool = False,
     excluded: NDArray[np.bool_] | None = None,
 ) -> VisitLesions:
-    """List the lesions of a given mask on the FLAIR as acquired, without probabilities."""
+    """List the lesions of a given mask on the FLAIR as acquired, without probabilities.
+
+    ``maps`` holds ``mask``, the brain, and optionally ``regions``; the result has no ``probseg``
+    and no ``candidates``.
+    """
     soft, criteria = lesions.astype(np.float32), _criteria(grid, MASK_THRESHOLD, min_volume)
     remaining, removed, excluded_ml = _exclude(soft, excluded, criteria)
     delineation = delineate(remaining, lesions, extracerebral=None, removed=removed, **criteria)

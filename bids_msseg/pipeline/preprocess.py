@@ -36,7 +36,7 @@ _Result = TypeVar("_Result")
 class Alignment:
     """Alignment of a contrast or template with the FLAIR."""
 
-    affine: Affine  # fixed to moving world mm
+    affine: Affine  # fixed to moving world mm; with a fault, the best attempt
     fault: str = ""  # why it is unreliable
     notes: tuple[str, ...] = ()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,6 @@ from bids_msseg.pipeline.given_masks import (
     read_given_mask,
 )
 from bids_msseg.pipeline.lesions import (
-    MASK_THRESHOLD,
     Grid,
     VisitLesions,
     find_anatomy,
@@ -38,6 +37,29 @@ from bids_msseg.pipeline.lesions import (
 from bids_msseg.pipeline.preprocess import Preprocessed, fit_template
 from bids_msseg.pipeline.segment import segment_stack
 from bids_msseg.spaces import NATIVE_SPACES, AtlasChoice
+
+
+@dataclass(frozen=True, slots=True)
+class GivenMasks:
+    """Masks from elsewhere on the grid of the FLAIR as acquired; None where not given."""
+
+    lesions: NDArray[np.bool_] | None = None
+    excluded: NDArray[np.bool_] | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(
+        cls, grid: Grid, lesion_mask: Path | None, exclude_masks: Sequence[Path]
+    ) -> GivenMasks:
+        """Read the masks; raise DataError if one is on another grid."""
+        lesions, note = None, ""
+        excluded: NDArray[np.bool_] | None = None
+        notes: tuple[str, ...] = ()
+        if lesion_mask is not None:
+            lesions, note = read_given_mask(lesion_mask, grid, what="lesion mask")
+        if exclude_masks:
+            excluded, notes = read_exclusion_masks(exclude_masks, grid)
+        return cls(lesions, excluded, tuple(text for text in (note, *notes) if text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +75,7 @@ class VisitJob:
     seed: int
     atlases: tuple[tuple[AtlasChoice, Atlas], ...]
     fill_lesions: bool
-    lesion_mask: Path | None = None
-    exclude_masks: tuple[Path, ...] = ()
+    masks: GivenMasks = GivenMasks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +100,30 @@ def find_visit_lesions(preprocessed: Preprocessed, grid: Grid, job: VisitJob) ->
         preprocessed.brain.data > 0,
         preprocessed.template_to_flair,
     )
-    given = job.lesion_mask is not None
+    given = job.masks.lesions
     with torch_threads(job.threads):
-        maps = segment_stack(preprocessed.stack, job.model, device=job.device, anatomy_only=given)
+        maps = segment_stack(
+            preprocessed.stack, job.model, device=job.device, anatomy_only=given is not None
+        )
     classes = as_stored(maps.pop("anatomy"), np.uint8)
     stored = {name: as_stored(volume) for name, volume in maps.items()}
     stored |= {"mask": preprocessed.brain, "regions": as_stored(regions, np.uint8)}
-    lesions, notes = _list_lesions(
+    lesions = _list_lesions(
         preprocessed, grid, stored, job, own_ventricles=region_anatomy.from_own_fluid
     )
+    notes = [("anatomy", region_anatomy.note)]
+    notes += [("delineate", note) for note in job.masks.notes]
+    if given is not None:
+        notes.append(("delineate", outside_brain_note(given, lesions.maps["brain"])))
     trusted = preprocessed.extracerebral is not None
     brain = measure_brain(classes, grid, preprocessed.template_to_flair if trusted else None)
-    steps = {"anatomy": region_anatomy.note, "volumes": brain.note}
+    notes.append(("volumes", brain.note))
     return SegmentedVisit(
         lesions,
         brain,
         _final_probability(lesions, grid, stored),
         classes,
-        (*(f"{step}: {note}" for step, note in steps.items() if note), *notes),
+        tuple(f"{step}: {note}" for step, note in notes if note),
     )
 
 
@@ -116,37 +143,30 @@ def _list_lesions(
     job: VisitJob,
     *,
     own_ventricles: bool,
-) -> tuple[VisitLesions, tuple[str, ...]]:
-    """List the lesions of the probabilities or of the given mask; return notes, too."""
-    excluded: NDArray[np.bool_] | None = None
-    notes: tuple[str, ...] = ()
-    if job.exclude_masks:
-        excluded, notes = read_exclusion_masks(job.exclude_masks, grid)
-    if job.lesion_mask is not None:
-        drawn, note = read_given_mask(job.lesion_mask, grid, what="lesion mask")
-        lesions = list_given_lesions(
+) -> VisitLesions:
+    """List the lesions of the probabilities or of the given mask."""
+    masks = job.masks
+    if masks.lesions is not None:
+        return list_given_lesions(
             grid,
-            drawn,
+            masks.lesions,
             stored,
             preprocessed.template_to_flair,
             min_volume=job.min_volume,
             own_ventricles=own_ventricles,
-            excluded=excluded,
+            excluded=masks.excluded,
         )
-        notes += (note, outside_brain_note(drawn, lesions.maps["brain"]))
-        return lesions, tuple(f"lesions: {text}" for text in notes if text)
     if preprocessed.extracerebral is not None:
         stored = {**stored, "extracerebral": preprocessed.extracerebral}
-    lesions = find_lesions(
+    return find_lesions(
         grid,
         stored,
         preprocessed.template_to_flair,
         threshold=job.threshold,
         min_volume=job.min_volume,
         own_ventricles=own_ventricles,
-        excluded=excluded,
+        excluded=masks.excluded,
     )
-    return lesions, tuple(f"lesions: {text}" for text in notes)
 
 
 def measure_atlases(
@@ -200,7 +220,7 @@ def fill_images(
                 Grid.of(files[name]),
                 segmented.probability,
                 transform=transform,
-                threshold=MASK_THRESHOLD if job.lesion_mask else job.threshold,
+                threshold=job.threshold,
                 min_volume=job.min_volume,
             )
         seed = job.seed

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from bids_msseg import __version__
 from bids_msseg.bids.files import format_cell
-from bids_msseg.errors import CannotCreateError
+from bids_msseg.errors import convert_os_error
 from bids_msseg.io.atomic import Content, write_atomic
 from bids_msseg.reports import text
 
@@ -68,13 +68,9 @@ def data_uri(image: bytes, kind: str = "png") -> Markup:
 
 def save(path: Path, content: Content) -> Path:
     """Write a file atomically and return its path; raise CannotCreateError on failure."""
-    try:
+    hint = "make the folder writable and leave enough free space"
+    with convert_os_error(f"cannot write {path}", hint=hint):
         write_atomic(path, content)
-    except OSError as error:
-        raise CannotCreateError(
-            f"cannot write {path}: {error.strerror or error}",
-            hint="make the folder writable and leave enough free space",
-        ) from error
     return path
 
 

@@ -10,7 +10,7 @@ from bids_msseg.bids.derivatives import OUTPUTS
 from bids_msseg.bids.paths import group_path
 from bids_msseg.bids.record import VisitRecord, recorded_visit
 from bids_msseg.bids.visit import IDENTITY_COLUMNS, identity_cells
-from bids_msseg.imaging.volume import UNREADABLE, Volume, load_volume
+from bids_msseg.imaging.volume import Volume, load_if_readable
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.load import lesion_load_ml
 from bids_msseg.reports import page
@@ -81,7 +81,5 @@ def _rows(record: VisitRecord, probability: Volume | None) -> list[dict[str, Any
 
 def _probability(out_dir: Path, record: VisitRecord) -> Volume | None:
     """Read the probability map of a visit; None if it is missing or damaged."""
-    try:
-        return load_volume(OUTPUTS["probseg"].path(out_dir, recorded_visit(record), ".nii.gz"))
-    except UNREADABLE:
-        return None
+    path = OUTPUTS["probseg"].path(out_dir, recorded_visit(record), ".nii.gz")
+    return load_if_readable(path)

@@ -12,10 +12,10 @@ from bids_msseg.errors import DataError
 from bids_msseg.imaging.normalise import CONTRASTS, SPACING_MM, working_grid
 from bids_msseg.imaging.resample import mask_onto, resample, smooth_before_coarser
 from bids_msseg.imaging.volume import (
-    UNREADABLE,
     Affine,
     Volume,
     is_same_grid,
+    load_or_raise,
     load_volume,
     save_volume,
 )
@@ -107,12 +107,8 @@ def _read(path: Path, name: str) -> Volume:
             f"{name} ended without an error but did not write {path.name}",
             hint="correct its output path, or the option out",
         )
-    try:
-        volume = load_volume(path)
-    except UNREADABLE as error:
-        raise DataError(
-            f"{path.name} of {name} cannot be read: {error}", hint="make it write a NIfTI file"
-        ) from error
+    problem = f"{path.name} of {name} cannot be read"
+    volume = load_or_raise(path, problem, hint="make it write a NIfTI file")
     data = volume.data
     return volume.with_data(data[..., 0] if data.ndim == 4 and data.shape[3] == 1 else data)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -53,15 +54,18 @@ def _parse(text: str) -> Report:
 
 @dataclass(slots=True)
 class ExpectedTime:
-    """Estimate of the wall time of a training, from the first log line of each kind of network."""
+    """Estimate of the wall time of a training, from the second log line of a kind of network."""
 
     steps: Mapping[str, int]  # that each network still needs, by name
     jobs: int = 1  # networks that are trained at a time
     seconds_per_step: dict[str, float] = field(default_factory=dict)
+    lines: Counter[str] = field(default_factory=Counter)
 
     def add(self, stage: str, line: Report) -> str:
-        """Return the new estimate as text if the line is the first of its kind, else nothing."""
-        if not self.steps.get(stage) or _kind(stage) in self.seconds_per_step:
+        """Return the new estimate as text if the line is the second of its kind, else nothing."""
+        self.lines[_kind(stage)] += 1
+        # the first line includes the start of the loaders
+        if not self.steps.get(stage) or self.lines[_kind(stage)] != 2:
             return ""
         self.seconds_per_step[_kind(stage)] = line.seconds
         seconds = [

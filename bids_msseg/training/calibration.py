@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_msseg.calibration import Calibration, read_calibration, write_calibration
+from bids_msseg.evaluation.scoring import prediction_stem
 from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.quality import TrainingVisits
 from bids_msseg.imaging.quality_measures import Measures, measure_visit
@@ -65,7 +66,7 @@ def collect_held_out(folder: Path, files: Sequence[LabelledFiles]) -> HeldOutDat
     """Collect held-out predictions from the output folder of a finished ``msseg-train``."""
     visits, loads, lesions = [], [], []
     for item in files:
-        stem = _prediction_stem(folder, item)
+        stem = prediction_stem(folder / "predictions", item.visit.key)
         if not Path(f"{stem}_probseg.nii.gz").is_file():
             continue
         truth = load_volume(item.truth)
@@ -142,9 +143,3 @@ def describe(calibration: Calibration) -> str:
 def _coverage_text(calibration: Calibration) -> str:
     sites = sorted(calibration.coverage.items(), key=lambda item: item[0] == "all")
     return ", ".join(f"{site} {inside} of {count}" for site, (inside, count) in sites)
-
-
-def _prediction_stem(folder: Path, item: LabelledFiles) -> Path:
-    participant, _, session = item.visit.key.partition("_")
-    name = f"{item.visit.key}_space-FLAIR_label-L"
-    return folder / "predictions" / participant / session / "anat" / name

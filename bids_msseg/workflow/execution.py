@@ -21,7 +21,7 @@ from bids_msseg.workflow.plugins import SteadyMultiProcPlugin
 TOP = "bids_msseg"
 LOGGER = logging.getLogger("bids_msseg")
 QUICK_POLL_S = 0.2
-NO_JOB = "the scheduler rejected a job: its answer has no job number"
+NO_JOB = "the scheduler did not accept a job"
 StepCallback = Callable[[str, str], None]
 
 
@@ -147,7 +147,9 @@ def _describe_error(error: Exception) -> str:
     """Describe an error by its first line, or a refused job by the scheduler's message."""
     frames = traceback.extract_tb(error.__traceback__)
     if any(frame.name == "_submit_batchtask" for frame in frames):
-        return NO_JOB
+        # nipype's parser of the job number raises these
+        reply = "" if isinstance(error, IndexError | AttributeError) else str(error)
+        return ": ".join(filter(None, (NO_JOB, " ".join(reply.split()))))
     first = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {first}"
 

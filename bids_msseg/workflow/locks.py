@@ -1,6 +1,6 @@
 """Locks on visits: one run works on a visit, even if several share an OUT or work folder.
 
-A lock is on one byte of a file, at an offset from the visit name. The system releases it when the
+A lock is on one byte of a file, at an offset from the visit name. The system releases it when
 the process ends; forked workers do not inherit it. ``filelock`` would need a file for each visit.
 """
 

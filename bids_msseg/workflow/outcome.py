@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bids_msseg.bids.files import read_json
 from bids_msseg.bids.record import read_record
 from bids_msseg.errors import ExitCode
 from bids_msseg.nodes.base import FAILURE_FILE, as_msseg_error
@@ -63,7 +63,7 @@ def find_outcome(
             shutil.rmtree(folder, ignore_errors=True)
         return Outcome(context, True, seconds, usage=usage)
     files = take_crash_files(crashes, name, visit.key)
-    failure = read_failure(folder / FAILURE_FILE) or infer_failure(name, state, files, execution)
+    failure = read_json(folder / FAILURE_FILE) or infer_failure(name, state, files, execution)
     return Outcome(
         context,
         False,
@@ -75,15 +75,6 @@ def find_outcome(
         crash_files=files,
         usage=usage,
     )
-
-
-def read_failure(path: Path) -> dict[str, Any]:
-    """Read the failure that a step has recorded; empty if there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def infer_failure(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nipype.pipeline.engine import Workflow
 
+from bids_msseg.bids.files import read_json
 from bids_msseg.bids.paths import logs_dir
 from bids_msseg.bids.record import UNFINISHED_REASON, VisitRecord, write_record
 from bids_msseg.errors import ExitCode
@@ -32,7 +33,6 @@ from bids_msseg.workflow.outcome import (
     find_outcome,
     infer_failure,
     new_crash_files,
-    read_failure,
     remove_crash_files,
     take_crash_files,
 )
@@ -97,7 +97,7 @@ def run_workflows(workflows: Mapping[str, Workflow], execution: Execution) -> di
     failures = {}
     for key, workflow in workflows.items():
         files = take_crash_files(crashes, workflow.name, key)
-        failure = read_failure(folders[key] / FAILURE_FILE) or infer_failure(
+        failure = read_json(folders[key] / FAILURE_FILE) or infer_failure(
             workflow.name, state, files, execution
         )
         failures[key] = Failure(

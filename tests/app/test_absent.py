@@ -110,7 +110,8 @@ def test_results_of_absent_visits_are_named_and_removed_if_requested(
 ) -> None:
     make_dataset(tmp_path, *folders)
     files = {key: write_results(tmp_path, key) for key in results}
-    config = configure(clean_outputs=clean)
+    labels = sorted({key.partition("_")[0].removeprefix("sub-") for key in results})
+    config = configure(clean_outputs=clean, participant_label=labels)
     visits = find_absent_visits(config)
     assert [visit.key for visit in visits] == absent
     caplog.set_level("INFO", logger="bids_msseg")
@@ -165,7 +166,7 @@ def test_results_of_unselected_visits_are_kept(
 
 @pytest.mark.parametrize(
     ("bids_name", "out_name", "absent"),
-    [("A", "A", ["sub-02"]), ("A", "B", []), ("", "B", ["sub-02"]), ("A", "", ["sub-02"])],
+    [("A", "A", ["sub-02"]), ("A", "B", []), ("", "B", []), ("A", "", ["sub-02"])],
 )
 def test_results_of_another_dataset_are_kept(
     configure: MakeConfig, tmp_path: Path, bids_name: str, out_name: str, absent: list[str]
@@ -181,13 +182,13 @@ def test_results_of_another_dataset_are_kept(
 @pytest.mark.parametrize(
     ("options", "removed"),
     [
-        ({}, ["sub-02", "sub-03"]),
+        ({}, []),
         ({"participant_label": ["01"]}, []),
         ({"participant_label": ["01", "03"]}, ["sub-03"]),
-        ({"exclude_participant_label": ["03"]}, ["sub-02"]),
+        ({"exclude_participant_label": ["03"]}, []),
     ],
 )
-def test_results_of_unselected_participants_are_not_removed(
+def test_participant_without_folder_is_removed_only_if_named(
     configure: MakeConfig, tmp_path: Path, options: dict[str, list[str]], removed: list[str]
 ) -> None:
     make_dataset(tmp_path, "sub-01/anat")
@@ -205,7 +206,7 @@ def test_results_that_another_run_uses_are_kept(
 ) -> None:
     make_dataset(tmp_path, "sub-01/ses-2")
     kept, removed = (write_results(tmp_path, key) for key in ("sub-01_ses-1", "sub-02"))
-    config = configure(clean_outputs=True)
+    config = configure(clean_outputs=True, participant_label=["01", "02"])
     monkeypatch.setattr(VisitLocks, "acquire", lambda _, name: name != locked)
     with VisitLocks([tmp_path]) as locks:
         assert handle_absent(config, find_absent_visits(config), locks) == {}
@@ -218,7 +219,7 @@ def test_folder_that_is_back_after_a_long_run_is_kept(
 ) -> None:
     make_dataset(tmp_path, "sub-01/anat")
     paths = write_results(tmp_path, "sub-02")
-    config = configure(clean_outputs=True)
+    config = configure(clean_outputs=True, participant_label=["01", "02"])
     visits = find_absent_visits(config)
     (tmp_path / "raw/sub-02/anat").mkdir(parents=True)
     with VisitLocks([tmp_path]) as locks:
@@ -258,7 +259,7 @@ def test_files_of_participant_are_updated_after_removal(
     monkeypatch.setattr(levels, "write_citation", lambda *_: None)
     monkeypatch.setattr(levels, "write_pages", lambda _, names: written.extend(names))
     monkeypatch.setattr(levels, "_compare_locked", compare)
-    config = configure(clean_outputs=True)
+    config = configure(clean_outputs=True, participant_label=["01", "02", "03"])
     assert levels._process(config, Selection((), ()), HEADER, None) == ExitCode.SUCCESS
     assert (compared, written) == (["01"], ["01"])
     assert table.exists() == kept
@@ -277,7 +278,7 @@ def test_dry_run_lists_absent_visits_and_keeps_results(
 ) -> None:
     make_dataset(tmp_path, "sub-01/ses-2")
     paths = [path for key in ("sub-01_ses-1", "sub-02") for path in write_results(tmp_path, key)]
-    config = configure(dry_run=True, clean_outputs=clean)
+    config = configure(dry_run=True, clean_outputs=clean, participant_label=["01", "02"])
     assert levels._dry_run(config, Selection((), ()), HEADER) == ExitCode.SUCCESS
     output = capsys.readouterr().out
     for key in ("sub-01_ses-1", "sub-02"):

@@ -397,6 +397,24 @@ def test_problem_of_best_image_is_reported_if_all_fail(
 
 
 @pytest.mark.parametrize("contrast", ["FLAIR", "T1w", "T2w"])
+@pytest.mark.parametrize("spoil", FAULTS)
+def test_visit_fails_if_partial_image_is_damaged_too(
+    tmp_path: Path, spoil: Callable[[Path], None], contrast: str
+) -> None:
+    """The message names the image of the brain, also if only its header is unreadable."""
+    partial, brain = (tmp_path / f"sub-01_run-{n}_{contrast}.nii.gz" for n in (1, 2))
+    write(partial, *NO_BRAINS["hippocampal slab"], fill=7)
+    spoil(brain)
+    found = choose_image(contrast, [partial, brain])
+    assert (found.image, found.missing) == (brain, None)
+    assert found.problem.startswith(f"{brain.name} ")
+    assert found.problem.endswith("; none passes its checks")
+    (note,) = found.notes
+    assert note.startswith(f"2 {contrast} images: {brain.name} ")
+    assert note.endswith(f"{partial.name} (covers only 60 mm) is not; none passes its checks")
+
+
+@pytest.mark.parametrize("contrast", ["FLAIR", "T1w", "T2w"])
 def test_sole_empty_image_is_reported_before_run(make_dataset: MakeDataset, contrast: str) -> None:
     files: dict[str, Any] = {"sub-01/anat/sub-01_FLAIR.nii.gz": ISO}
     (visit,) = find_visits(
@@ -452,6 +470,22 @@ def test_unfetched_image_of_lower_rank_is_not_needed(
     assert (found.image, found.missing) == (there, None)
     (note,) = found.notes
     assert f"{gone.name} (not fetched)" in note
+
+
+@pytest.mark.parametrize("lost", ["run-1", "ce-gd"])
+@pytest.mark.parametrize("sidecar", OTHER_PARTS)
+def test_unfetched_image_of_other_body_part_is_needed_only_if_all_are(
+    tmp_path: Path, sidecar: dict[str, Any], lost: str
+) -> None:
+    """The name of the unfetched image ranks before or after that of the other one."""
+    there = write(tmp_path / "sub-01_rec-motion_FLAIR.nii.gz", *NO_BRAINS["hippocampal slab"])
+    gone = not_fetched(tmp_path, lost)
+    found = choose_image(
+        "FLAIR", [there, gone], sidecar=lambda path: sidecar if path == gone else {}
+    )
+    assert (found.image, found.missing, found.problem) == (there, None, "")
+    found = choose_image("FLAIR", [there, gone], sidecar=lambda _: sidecar)
+    assert (found.image, found.missing) == (None, gone)
 
 
 # Contrasts of files

@@ -104,6 +104,8 @@ def test_numbered_labels_are_sorted(labels: list[str]) -> None:
         ["coil32", "coil64"],
         ["rater1", "rater2"],
         ["reader1", "reader2"],
+        # numbers of treatments and experiments
+        *([f"{word}1", f"{word}2"] for word in ("arm", "condition", "dose", "group", "task")),
         # field strengths and contrasts
         ["tesla3", "tesla7"],
         ["T3", "T7"],
@@ -114,6 +116,26 @@ def test_numbered_labels_are_sorted(labels: list[str]) -> None:
 def test_ambiguous_labels_give_no_order(labels: list[str]) -> None:
     assert order_labels(labels) == ()
     assert not order(None, *labels).known
+
+
+@pytest.mark.parametrize(
+    ("present", "known"),
+    [
+        (["T0", "T3", "T7"], True),
+        (["T3", "T7"], False),
+        (["T3", "T7", "baseline"], False),
+        (["T0", "T3", "T7", "baseline"], True),
+        # not the name of a session
+        (["T0", "T3", "T7", "T7_old"], True),
+    ],
+)
+def test_labels_of_other_sessions_show_whether_t_is_time(
+    tmp_path: Path, present: list[str], known: bool
+) -> None:
+    for session in present:
+        (tmp_path / "sub-01" / f"ses-{session}").mkdir(parents=True)
+    found = order(tmp_path, "T7", "T3")
+    assert (found.sessions, found.source) == (("T3", "T7"), LABELS if known else "")
 
 
 @given(st.lists(st.integers(0, 99_999), min_size=2, unique=True), st.sampled_from(["", "M", "v"]))

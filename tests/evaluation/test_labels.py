@@ -257,7 +257,9 @@ def test_invalid_mask_values_are_refused(tmp_path: Path, values: tuple[float, ..
         fuse_raters([given, given], PLAIN, tmp_path / "consensus")
 
 
-@pytest.mark.parametrize("start", ["c1_sub-01", "rsub-01", "brain_sub-07", "sub-01_c1", "sub-07"])
+@pytest.mark.parametrize(
+    "start", ["c1_sub-01", "rsub-01", "brain_sub-07", "sub-01_c1", "sub-07", "sub-01_ses-1"]
+)
 @pytest.mark.parametrize("end", ["label-L", "desc-rater1"])
 def test_misnamed_masks_are_ignored_and_listed_once(
     labelled_cohort: Path,

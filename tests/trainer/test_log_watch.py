@@ -70,11 +70,14 @@ def test_show_progress_prints_last_lines_if_enabled(
     ("jobs", "first", "both"),
     [(1, "20:00", "40:50"), (2, "10:00", "20:25"), (9, "10:00", "13:37")],
 )
-def test_expected_time_follows_first_line_of_each_kind(jobs: int, first: str, both: str) -> None:
+def test_expected_time_follows_second_line_of_each_kind(jobs: int, first: str, both: str) -> None:
     expected = ExpectedTime(STEPS, jobs)
     assert expected.add("pretraining", _report(25)) == ""
+    start = Report(1, 250, 0.5, 60.0, 0.25)
+    assert expected.add("candidate-without-0", start) == ""
     assert f"about {first} (2 networks" in expected.add("candidate-without-0", _report(25))
     assert expected.add("candidate-release", _report(25)) == ""
+    assert expected.add("refinement-release", start) == ""
     slow = Report(25, 250, 0.5, 5.0, 0.25)
     assert f"about {both} (3 networks" in expected.add("refinement-release", slow)
 
@@ -84,5 +87,6 @@ def test_show_progress_logs_expected_time(
 ) -> None:
     caplog.set_level(logging.INFO, "bids_msseg")
     with show_progress(tmp_path, expected=ExpectedTime(STEPS)):
-        log_line(tmp_path, "candidate-release", _report(225))
+        for step in (200, 225):
+            log_line(tmp_path, "candidate-release", _report(step))
     assert "about 20:00" in caplog.text

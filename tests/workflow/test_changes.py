@@ -419,6 +419,17 @@ def test_order_covers_only_finished_visits_and_is_written_once(
     assert {path: path.stat().st_mtime_ns for path in written} == written
 
 
+def test_label_order_does_not_depend_on_which_visits_are_finished(
+    requested_pairs: list[Any], tmp_path: Path
+) -> None:
+    execution = visits(tmp_path, "T0", "T3", "T7", dates=False)
+    write_record(execution.out_dir, VisitRecord("01", "T0", "", "failed", reason="no brain"))
+    compare_participants(["01"], execution, bids_dir=tmp_path / "raw")
+    assert requested_pairs == [("T3", "T7")]
+    numbers = {one.session: one.visit_number for one in read_records(execution.out_dir)}
+    assert numbers == {"T0": None, "T3": 1, "T7": 2}
+
+
 @pytest.mark.parametrize("number", [1, 3, 30])
 def test_record_folder_is_listed_once(
     requested_pairs: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int

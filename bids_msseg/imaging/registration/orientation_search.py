@@ -120,10 +120,11 @@ def with_mirror_check(registration: Registration, task: Task) -> Registration:
     """Add a failure reason if the image fits better with left and right exchanged."""
     if registration.failure_reason:
         return registration
-    exchanged = registration.affine @ _reflection(task.centre)
-    mirrored = _search_turned(task.coarse, "rigid", exchanged, task)
-    information = pyramid.information(task.coarse, registration.affine)
-    ratio = pyramid.information(task.coarse, mirrored) / max(information, LEAST)
+    starts = (registration.affine, registration.affine @ _reflection(task.centre))
+    # both ends of a search on one level: the optimum differs between levels
+    ends = (_search_turned(task.coarse, "rigid", start, task) for start in starts)
+    information, mirrored = (pyramid.information(task.coarse, end) for end in ends)
+    ratio = mirrored / max(information, LEAST)
     failure_reason = ""
     if ratio > MAX_MIRRORED:
         failure_reason = (

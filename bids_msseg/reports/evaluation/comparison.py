@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -35,7 +34,9 @@ from bids_msseg.reports.images.slices import (
     fill_up,
     lesion_slices,
     on_screen,
+    slice_gap,
     to_ras,
+    world_position,
 )
 
 UNCOUNTED = "uncounted"
@@ -53,8 +54,6 @@ RIM_MM = 3.0
 """Width of the rim that is shown around the brain mask."""
 NEAR_MM = 20.0
 """Width of the rim around lesions without a brain mask, so that no face is drawn."""
-GAP_MM = 4.0
-"""Distance of two slices, where the voxels allow it."""
 PIXEL_MM = 0.8
 """Smallest pixel of a slice; smaller voxels are averaged, so that pages stay small."""
 CLOSE_MM = 26.0
@@ -145,7 +144,7 @@ class Scene:
         tiles = []
         for plane in PLANES:
             count = counts.get(plane.name, 0)
-            gap = max(1, math.ceil(GAP_MM / float(self.spacing[plane.normal]) - 0.01))
+            gap = slice_gap(self.spacing, plane)
             chosen = lesion_slices(disagreement, plane.normal, count, gap=gap)
             most_lesion = lesion_slices(lesions, plane.normal, 2 * count, gap=gap)
             for index in fill_up(chosen, most_lesion, count, gap=gap):
@@ -203,7 +202,7 @@ class Scene:
         shades = canvas.to_grey(grey.astype(np.float64), 0, 1)
         return Tile(
             plane,
-            self._position(cut, box),
+            world_position(self._ras.affine, box, cut),
             np.repeat(shades[..., None], 3, axis=2),
             edges,
             width,
@@ -220,12 +219,6 @@ class Scene:
             small = (_part(self._masks[side], cut, box) != 0) & (labels == 0)
             if small.any():
                 yield Line(UNCOUNTED, 0, tuple(outlines.loops(small)))
-
-    def _position(self, cut: Cut, box: tuple[slice, slice, slice]) -> str:
-        point = np.array([(part.start + part.stop - 1) / 2 for part in box] + [1.0])
-        point[cut.plane.normal] = cut.index
-        coordinate = (self._ras.affine @ point)[cut.plane.normal]
-        return f"{cut.plane.coordinate} {coordinate:+.0f} mm"
 
 
 def _around(

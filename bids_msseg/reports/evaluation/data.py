@@ -29,8 +29,6 @@ ALL_SITES: Final = "all sites"
 """Name of the row over all sites, where ``scope`` is ``all`` and in sites.tsv."""
 SIZE: Final = "size"
 REGION: Final = "region"
-SIZE_LEVELS: Final = ("<10", "10-100", "100-1000", ">1000")
-"""Lesion volume in mm³: below 10, 10 to below 100, 100 to below 1000, 1000 and more."""
 
 METRICS: Final = tuple(columns.METRICS)
 COHORT_STATISTICS: Final = tuple(columns.COHORT_STATISTICS)

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from bids_msseg.bids.paths import visit_dir
 from bids_msseg.bids.visit import Visit
 from bids_msseg.imaging.template import EMBEDDED, load_template
-from bids_msseg.imaging.volume import Volume, load_volume
+from bids_msseg.imaging.volume import Volume, load_if_readable
 from bids_msseg.lesions.instances import bounding_box
 from bids_msseg.reports.images import canvas
 from bids_msseg.reports.images.canvas import Picture, Text
@@ -66,7 +65,8 @@ def _count(name: str, resolution: int, people: Sequence[Sequence[Path]]) -> Freq
     total: NDArray[np.int32] | None = None
     n_participants = 0
     for paths in people:
-        volumes = [volume for path in paths if (volume := _mask(path)) is not None]
+        masks = (load_if_readable(path, np.uint8) for path in paths)
+        volumes = [mask for mask in masks if mask is not None]
         if affine is None and volumes:
             affine, total = volumes[0].affine, np.zeros(volumes[0].shape, np.int32)
         volumes = [
@@ -80,13 +80,6 @@ def _count(name: str, resolution: int, people: Sequence[Sequence[Path]]) -> Freq
         return None
     share = Volume((total / n_participants).astype(np.float32), affine)
     return Frequency(name, resolution, share, n_participants, int(total.max()))
-
-
-def _mask(path: Path) -> Volume | None:
-    try:
-        return load_volume(path, np.uint8)
-    except (OSError, EOFError, ValueError, ImageFileError):
-        return None
 
 
 def write_frequency(frequency: Frequency, path: Path) -> None:

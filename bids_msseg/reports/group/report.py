@@ -9,7 +9,7 @@ from pathlib import Path
 from bids_msseg.bids.paths import group_path
 from bids_msseg.bids.record import VisitRecord, read_records, recorded_visit
 from bids_msseg.bids.sidecars import template_uri
-from bids_msseg.errors import CannotCreateError, NoInputError
+from bids_msseg.errors import NoInputError, convert_os_error
 from bids_msseg.reports import page
 from bids_msseg.reports.atlas import atlas_rows, group_atlas_dictionary, view_atlases
 from bids_msseg.reports.check import read_limits
@@ -178,10 +178,6 @@ def _write_atlases(out_dir: Path, rows: Sequence[Row]) -> None:
 
 
 def _remove(path: Path) -> None:
-    try:
+    hint = "remove it yourself, or make the folder writable"
+    with convert_os_error(f"cannot remove {path}", hint=hint):
         path.unlink(missing_ok=True)
-    except OSError as error:
-        raise CannotCreateError(
-            f"cannot remove {path}: {error.strerror or error}",
-            hint="remove it yourself, or make the folder writable",
-        ) from error

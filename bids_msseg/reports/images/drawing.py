@@ -11,7 +11,7 @@ from markupsafe import Markup
 from bids_msseg.bids.derivatives import OUTPUTS, preprocessed
 from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.visit import CONTRASTS, Visit
-from bids_msseg.errors import CannotCreateError
+from bids_msseg.errors import convert_os_error
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.io.atomic import write_atomic
 from bids_msseg.reports import page
@@ -90,16 +90,12 @@ def write_figures(out_dir: Path, visit: Visit, mosaics: Iterable[Mosaic]) -> tup
     """Write mosaic frames as ``<prefix>_desc-<key>_FLAIR.png``; remove the visit's other ones."""
     frames = [frame for mosaic in mosaics for frame in mosaic.frames]
     paths = [figure_path(out_dir, visit, frame.key, extension=".png") for frame in frames]
-    try:
+    hint = "make the output folder writable and leave enough free space"
+    with convert_os_error(f"cannot write the figures of {visit.key}", hint=hint):
         for path, frame in zip(paths, frames, strict=True):
             write_atomic(path, frame.png)
         for old in set(_stored(out_dir, visit).values()) - set(paths):
             old.unlink(missing_ok=True)
-    except OSError as error:
-        raise CannotCreateError(
-            f"cannot write the figures of {visit.key}: {error.strerror or error}",
-            hint="make the output folder writable and leave enough free space",
-        ) from error
     return tuple(paths)
 
 

@@ -6,7 +6,6 @@ palette of Okabe and Ito for any colour vision (https://jfly.uni-koeln.de/color/
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -40,6 +39,7 @@ from bids_msseg.reports.images.slices import (
     fill_up,
     lesion_slices,
     on_screen,
+    slice_gap,
     to_ras,
 )
 
@@ -59,8 +59,6 @@ RIM_MM = 3.0
 """Width of the rim that is shown around the brain."""
 WIDE_RIM_MM = 6.0
 """The same in figures that show the brain mask."""
-GAP_MM = 4.0
-"""Distance of two slices chosen for their lesions, where the voxels allow it."""
 
 
 def lesion_mosaic(
@@ -230,7 +228,7 @@ def _cuts_through(
     cuts: list[Cut] = []
     for plane, share in ((AXIAL, 1.0), (CORONAL, 1 / 3), (SAGITTAL, 1 / 4)):
         number = max(1, round(count * share))
-        gap = max(1, math.ceil(GAP_MM / float(spacing[plane.normal]) - 0.01))
+        gap = slice_gap(spacing, plane)
         chosen = lesion_slices(labels, plane.normal, number, gap=gap)
         spread = even_slices(brain, plane.normal, 2 * number)
         if not chosen:
@@ -246,7 +244,7 @@ def _change_cuts(
     """Choose slices with most change in three planes; empty without a change."""
     cuts: list[Cut] = []
     for plane, number in ((AXIAL, count), (CORONAL, count // 4), (SAGITTAL, count // 4)):
-        gap = max(1, math.ceil(GAP_MM / float(spacing[plane.normal]) - 0.01))
+        gap = slice_gap(spacing, plane)
         chosen = lesion_slices(labels, plane.normal, number, gap=gap)
         cuts += [Cut(plane, index) for index in chosen]
     return tuple(cuts)

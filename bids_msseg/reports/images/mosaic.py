@@ -20,6 +20,7 @@ from bids_msseg.reports.images.slices import (
     SAGITTAL,
     Cut,
     on_screen,
+    world_position,
 )
 
 COARSE = 63
@@ -96,24 +97,18 @@ def build_scene(
     brain = inside[box]
     sizes = [_pixels(brain.shape, ras.spacing, cut, scale) for cut in cuts]
     places, size = canvas.flow(sizes, columns * sizes[0][0] * ROW_STRETCH)
+    on_grid = tuple(Cut(cut.plane, cut.index + box[cut.plane.normal].start) for cut in cuts)
     return MosaicScene(
         flair=np.nan_to_num(ras.data[box].astype(np.float32)),
         brain=brain,
         shown=near(brain, rim, ras.spacing),
         cuts=cuts,
-        on_grid=tuple(Cut(cut.plane, cut.index + box[cut.plane.normal].start) for cut in cuts),
+        on_grid=on_grid,
         places=places,
-        positions=tuple(_position(ras, box, cut) for cut in cuts),
+        positions=tuple(world_position(ras.affine, box, cut) for cut in on_grid),
         size=size,
         scale=scale,
     )
-
-
-def _position(ras: Volume, box: tuple[slice, slice, slice], cut: Cut) -> str:
-    """Format the world coordinate of a slice, at the box centre if the grid is oblique."""
-    point = np.array([(part.start + part.stop - 1) / 2 for part in box] + [1.0])
-    point[cut.plane.normal] = box[cut.plane.normal].start + cut.index
-    return f"{cut.plane.coordinate} {(ras.affine @ point)[cut.plane.normal]:+.0f} mm"
 
 
 def _pixels(

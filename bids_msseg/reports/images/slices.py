@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_msseg.imaging.volume import Volume
+from bids_msseg.imaging.volume import Affine, Volume
 
 Mask = NDArray[np.bool_]
 
+GAP_MM = 4.0
+"""Distance of two slices chosen for their lesions, where the voxels allow it."""
 SEEN_WEIGHT = 0.25
 """Weight of a lesion that another chosen slice already shows."""
 THIN_SLICE_FRACTION = 0.15
@@ -57,6 +60,18 @@ def on_screen(volume: NDArray[np.generic], cut: Cut) -> NDArray[np.generic]:
     index = tuple(cut.index if axis == cut.plane.normal else slice(None) for axis in range(3))
     screen: NDArray[np.generic] = volume[index].T[::-1, ::-1]
     return screen
+
+
+def world_position(affine: Affine, box: tuple[slice, slice, slice], cut: Cut) -> str:
+    """Format the world coordinate of a slice, at the box centre if the grid is oblique."""
+    point = np.array([(part.start + part.stop - 1) / 2 for part in box] + [1.0])
+    point[cut.plane.normal] = cut.index
+    return f"{cut.plane.coordinate} {(affine @ point)[cut.plane.normal]:+.0f} mm"
+
+
+def slice_gap(spacing: NDArray[np.float64], plane: Plane) -> int:
+    """Return the smallest distance of two slices that show lesions, in slices."""
+    return max(1, math.ceil(GAP_MM / float(spacing[plane.normal]) - 0.01))
 
 
 def even_slices(brain: Mask, axis: int, count: int) -> list[int]:

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from bids_msseg.bids.visit import CONTRASTS, Visit
 from bids_msseg.imaging.cut import OF_VIEWER, cut_affine
-from bids_msseg.imaging.volume import Affine, Volume, load_volume
+from bids_msseg.imaging.volume import Affine, Volume, load_if_readable
 from bids_msseg.lesions.instances import bounding_box
 from bids_msseg.reports.images.drawing import image_paths
 
@@ -53,10 +52,10 @@ class Scene:
 def read_scene(out_dir: Path, visit: Visit, contrasts: Collection[str] = CONTRASTS) -> Scene:
     """Read and reduce the intact images of one visit for the viewer."""
     files = image_paths(out_dir, visit)
-    brain = _load(files["brain"])
+    brain = load_if_readable(files["brain"])
     shown_contrasts = (contrast for contrast in CONTRASTS if contrast in contrasts)
     names = (*shown_contrasts, "lesions", "rejected", "probability")
-    images = {name: image for name in names if (image := _load(files[name]))}
+    images = {name: image for name in names if (image := load_if_readable(files[name]))}
     if brain is None or not brain.data.any() or not {"FLAIR", "lesions"} <= set(images):
         return Scene()
     on_grid = {name: volume for name, volume in images.items() if volume.shape == brain.shape}
@@ -110,14 +109,6 @@ def points_inside(labels: Volume) -> dict[int, Point]:
         ).tolist()
         points[number] = (round(x, 2), round(y, 2), round(z, 2))
     return points
-
-
-def _load(path: Path) -> Volume | None:
-    """Read an image; None if it is missing or damaged."""
-    try:
-        return load_volume(path)
-    except (OSError, EOFError, ValueError, ImageFileError):
-        return None
 
 
 def _reduce(
