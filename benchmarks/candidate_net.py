@@ -4,29 +4,40 @@ COHORT holds visits prepared by ``msseg-train`` (``<output>/cohort/*.npz``), NET
 float16 weights of ``LesionAnatomyNet``. For each visit: Dice at one half and at the threshold with
 the best mean of the sites' mean Dice, lesion F1 (26-connected, at least 3 mm³, any overlap), and
 false components. That threshold is chosen on the same visits, so its Dice is an upper bound.
+``--thicken N`` averages images and masks of visits with thin slices over N mm along z.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from thick_slices import thicken
 
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.models.engine import choose_engine
 from bids_msseg.models.inference import predict
 from bids_msseg.models.lesion_anatomy import LesionAnatomyNet, read_network_weights
-from bids_msseg.training.data.visits import load_visit
+from bids_msseg.training.data.visits import LabelledVisit, load_visit
 
-THRESHOLDS = np.arange(0.05, 0.96, 0.05)
+THRESHOLDS = np.append(np.arange(0.05, 0.96, 0.05), 0.98)
 
 
 def read_net(path: Path) -> LesionAnatomyNet:
     net = LesionAnatomyNet()
     net.load_state_dict(read_network_weights(path))
     return net.eval()
+
+
+def thick(visit: LabelledVisit, slices: int) -> LabelledVisit:
+    """Return a visit with slices of that thickness in mm, interpolated to 1 mm."""
+    images = np.stack([thicken(image, slices, 2) for image in visit.images])
+    images = np.where(visit.brain, images, visit.images.min())
+    truth = thicken(visit.truth, slices, 2)
+    return replace(visit, images=images.astype(np.float16), truth=truth.astype(np.float16))
 
 
 def dice(mask: np.ndarray, truth: np.ndarray) -> float:
@@ -53,6 +64,7 @@ def main() -> None:
     parser.add_argument("net", type=Path, nargs="+")
     parser.add_argument("--only", default="", help="visits whose name starts with this")
     parser.add_argument("--flair-only", action="store_true")
+    parser.add_argument("--thicken", type=int, default=0, metavar="N")
     parser.add_argument("--mirror", action="store_true")
     parser.add_argument("--tile", type=int, default=96)
     options = parser.parse_args()
@@ -61,6 +73,8 @@ def main() -> None:
     rows, curves = [], []
     for path in sorted(options.cohort.glob(f"{options.only}*.npz")):
         visit = load_visit(path)
+        if options.thicken and not visit.thick:
+            visit = thick(visit, options.thicken)
         present = (True, False, False) if options.flair_only else visit.present
         start = time.monotonic()
         prediction = predict(
@@ -76,13 +90,13 @@ def main() -> None:
         truth = visit.truth >= 0.5
         curves.append([dice(prediction.lesion >= cut, truth) for cut in THRESHOLDS])
         rows.append((visit, prediction.lesion, truth, time.monotonic() - start))
-    mean = np.mean(
-        [
-            np.mean([c for c, r in zip(curves, rows, strict=True) if r[0].site == site], 0)
-            for site in sorted({row[0].site for row in rows})
-        ],
-        0,
-    )
+    site_curves = {
+        site: np.mean([c for c, r in zip(curves, rows, strict=True) if r[0].site == site], 0)
+        for site in sorted({row[0].site for row in rows})
+    }
+    for site, curve in site_curves.items():
+        print(site, *(f"{t:.2f}: {d:.3f}" for t, d in zip(THRESHOLDS, curve, strict=True)))
+    mean = np.mean(list(site_curves.values()), 0)
     best = float(THRESHOLDS[int(mean.argmax())])
     print(f"common threshold {best:.2f} (mean over sites {mean.max():.3f})")
     print("visit\tDice@.5\tDice@common\tbest\tF1\tfalse\tload mL\tfound mL\ts")

@@ -1,7 +1,7 @@
 """Label maps of whole heads with lesions, from which synthetic images are made.
 
-Each has 29 sets of lesions: 10 of parametric shape, 12 of the MS-MIST bank near their original
-positions, 2 without lesions, and 5 of parametric shape with periventricular bands.
+Each has 27 sets of lesions: 10 of parametric shape, 12 of the MS-MIST bank near their original
+positions, 2 without lesions, and 3 of parametric shape with periventricular bands.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ Array = NDArray[np.float32]
 
 MARGIN_MM = 16
 """Scalp, fat and orbits within this distance of the brain are kept."""
-PARAMETRIC_SETS, BANK_SETS, EMPTY_SETS, BAND_SETS = 10, 12, 2, 5
+PARAMETRIC_SETS, BANK_SETS, EMPTY_SETS, BAND_SETS = 10, 12, 2, 3
 _PSEUDO_T1W: Mapping[Tissue, float] = {
     Tissue.WHITE: 1.0,
     Tissue.CEREBELLAR_WHITE: 1.0,

@@ -28,7 +28,7 @@ class SynthesisPlan:
     one_lesion: float = 0.3
     within_lesion: float = 0.2
     texture: float = 0.09
-    halo: float = 0.6
+    halo: float = 0.4
     caps: float = 0.5
     tracts: float = 0.3
     midline: float = 0.6

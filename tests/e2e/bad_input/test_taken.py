@@ -121,11 +121,16 @@ def _version(version: object) -> Callable[[Place], object]:
     return lambda place: place.describe({"Name": "x", "BIDSVersion": version})
 
 
+def _head() -> bytes:
+    """Return an image of 100 x 100 x 99 mm, which may cover a brain."""
+    data = np.arange(50 * 50 * 33) % 1000
+    return zipped(nifti(data.astype(np.int16).reshape(50, 50, 33)))
+
+
 def _two_runs(place: Place) -> None:
-    content = (place.bids / FLAIR).read_bytes()
     place.remove()
     place.put("sub-01/anat/sub-01_run-1_FLAIR.nii.gz", b"junk")
-    place.put("sub-01/anat/sub-01_run-2_FLAIR.nii.gz", content)
+    place.put("sub-01/anat/sub-01_run-2_FLAIR.nii.gz", _head())
 
 
 def _two_good_runs(place: Place) -> None:
@@ -133,6 +138,7 @@ def _two_good_runs(place: Place) -> None:
 
 
 def _pipe_beside(place: Place) -> None:
+    place.put(FLAIR, _head())
     os.mkfifo(place.bids / "sub-01/anat/sub-01_run-2_FLAIR.nii.gz")
 
 
