@@ -69,7 +69,7 @@ def run_environment(work_dir: Path, *, dry: bool) -> Iterator[None]:
 
 
 @contextmanager
-def new_empty_folders_removed(*folders: Path) -> Iterator[None]:
+def removing_new_empty_folders(*folders: Path) -> Iterator[None]:
     """Remove folders at the end that did not exist before and are empty, inner ones first."""
     new = [folder for folder in folders if not os.path.lexists(folder)]
     try:

@@ -19,7 +19,7 @@ from bids_msseg.app.environment import (
     check_spaces_without_trace,
     choose_execution,
     find_resources,
-    new_empty_folders_removed,
+    removing_new_empty_folders,
     requested_plugin,
     run_environment,
     visit_settings,
@@ -129,7 +129,7 @@ def _participant(config: RunConfig) -> ExitCode:
         return _reports_only(config)
     # the imports of the next steps can take long, so this is logged first
     LOGGER.info("bids_msseg %s: looking for visits in %s", __version__, config.bids_dir)
-    with new_empty_folders_removed(config.work_dir, config.output_dir):
+    with removing_new_empty_folders(config.work_dir, config.output_dir):
         return _select_and_process(config)
 
 

@@ -86,7 +86,7 @@ def _expected_time(context: TrainingContext, stages: Sequence[Stage], jobs: int)
             "steps of each kind of network",
             sum(map(bool, steps.values())),
             sum(steps.values()),
-            REPORT_STEPS,
+            2 * REPORT_STEPS,
         )
     return ExpectedTime(steps, jobs)
 
