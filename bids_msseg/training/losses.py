@@ -19,10 +19,14 @@ PARTIAL_LABEL_MIN_SUM = 1.5
 
 
 def lesion_loss(logits: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cross-entropy plus soft Dice loss of lesion shares (N, 1, X, Y, Z), and the Dice."""
-    probability = torch.sigmoid(logits)
-    overlap = 2 * (probability * share).sum() + SMOOTH
-    dice = overlap / (probability.sum() + share.sum() + SMOOTH)
+    """Return cross-entropy of lesion shares (N, 1, X, Y, Z) plus soft Dice loss, and the Dice.
+
+    The Dice counts a voxel as lesion if at least half of it is: the Dice of shares would raise
+    every voxel with a share above half the Dice, of which thick slices have many.
+    """
+    probability, lesion = torch.sigmoid(logits), (share >= 0.5).to(share.dtype)
+    overlap = 2 * (probability * lesion).sum() + SMOOTH
+    dice = overlap / (probability.sum() + lesion.sum() + SMOOTH)
     return 2 * F.binary_cross_entropy_with_logits(logits, share) + 1 - dice, dice
 
 

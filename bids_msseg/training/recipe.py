@@ -21,16 +21,16 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, slots=True)
 class CascadeRecipe:
-    """Settings of a training; defaults are ``training/cascade-5.yaml`` with fewer steps."""
+    """Settings of a training; defaults are those of ``training/cascade-5.yaml``."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     seed: Integer = 7
     folds: Annotated[Integer, Field(ge=2)] = 5  # at most one per participant
     candidate: FitPlan = field(
-        default_factory=lambda: FitPlan(steps=400, learning_rate=1e-3, ema=0.995)
+        default_factory=lambda: FitPlan(steps=400, learning_rate=1e-3)
     )
     refinement: FitPlan = field(
-        default_factory=lambda: FitPlan(steps=250, batch=16, learning_rate=1.5e-3)
+        default_factory=lambda: FitPlan(steps=300, batch=16, learning_rate=1.5e-3)
     )
     real_share: Share = 0.6  # of sub-images of labelled visits; the others are synthetic
     paint_chance: Share = 0.4

@@ -21,6 +21,16 @@ def test_lesion_loss_rises_with_confidence_of_miss() -> None:
     assert costs == sorted(costs, reverse=True)
 
 
+def test_dice_of_lesions_counts_voxels_that_are_lesion_for_at_least_half() -> None:
+    share = torch.zeros(1, 1, 8, 8, 8)
+    share[..., 0], share[..., 1] = 0.5, 0.4
+    majority = 200 * (share >= 0.5).float() - 100
+    assert float(lesion_loss(majority, share)[1]) == pytest.approx(1, abs=1e-5)
+    every = 200 * (share > 0).float() - 100
+    # 64 of 128 voxels, and ten on both sides
+    assert float(lesion_loss(every, share)[1]) == pytest.approx(138 / 202, abs=1e-5)
+
+
 def test_anatomy_loss_ignores_samples_without_ground_truth() -> None:
     torch.manual_seed(0)
     logits = torch.randn(2, CLASSES, 4, 4, 4, requires_grad=True)
