@@ -1,15 +1,17 @@
 """Accuracy of a trained cascade on held-out patients, per visit and per site.
 
 usage: python benchmarks/accuracy.py TRAIN_OUT BIDS_DIR [--labels DIR] [--rows ROW,ROW...]
-[--threads N] [--visits KEY ...] [--device cpu] [--out FILE.md]
+[--threads N] [--visits KEY ...] [--device cpu] [--page FILE.md]
 
 ``TRAIN_OUT`` is the output folder of ``msseg-train``. Rows: ``agreement``, ``normal``,
 ``refinement``, ``point`` and ``pretrained`` read predictions from disk and take a minute;
 ``contrasts`` and ``rescan`` segment every visit again, up to three times each; ``free`` segments
-synthetic heads without lesions; ``time`` runs the released cascade on one brain. Each row prints
-the same table when requested alone. Means are over the visits of a participant, then over the
-participants of a site. If a site has five patients or more, the mean has a 95 % bootstrap interval
-over patients (10,000 draws); otherwise there is no interval.
+synthetic heads without lesions; ``time`` runs the released cascade on one brain. ``--page``
+replaces the sections of these rows in a Markdown page, such as docs/validation/accuracy.md.
+
+Means are over the visits of a participant, then over the participants of a site. If a site has
+five patients or more, the mean has a 95 % bootstrap interval over patients (10,000 draws);
+otherwise there is no interval.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from pathlib import Path
 
 import accuracy_rerun
 import accuracy_stored
-from accuracy_table import Section, render
+from accuracy_table import Section, merge, render
 
 from bids_msseg.errors import MssegError
 from bids_msseg.io.atomic import write_atomic
@@ -47,13 +49,14 @@ def main() -> int:
     """Print the tables that were asked for, each as soon as it is done."""
     options = _parse()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    done: list[str] = []
     try:
-        for section in _sections(options):
-            done.append(render(section))
-            print(done[-1], flush=True)
-            if options.out:
-                write_atomic(options.out, "\n".join(done))
+        for row, section in _sections(options):
+            command = f"python benchmarks/accuracy.py TRAIN_OUT ms-cohort --rows {row}"
+            text = render(section, command)
+            print(text, flush=True)
+            if options.page:
+                page = options.page.read_text("utf-8") if options.page.is_file() else ""
+                write_atomic(options.page, merge(page, text))
     except MssegError as error:
         print(error, file=sys.stderr)
         return int(error.code)
@@ -72,7 +75,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--time-visit", default="sub-lj26", help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, metavar="FILE.md", help="also write the tables there")
+    parser.add_argument("--page", type=Path, metavar="FILE.md", help="update the tables there")
     return parser.parse_args()
 
 
@@ -84,7 +87,7 @@ def _rows(text: str) -> tuple[str, ...]:
     return chosen
 
 
-def _sections(options: argparse.Namespace) -> Iterator[Section]:
+def _sections(options: argparse.Namespace) -> Iterator[tuple[str, Section]]:
     import torch
 
     torch.set_num_threads(options.threads)
@@ -94,11 +97,10 @@ def _sections(options: argparse.Namespace) -> Iterator[Section]:
     )
     for row in options.rows:
         if row == "time":
-            yield accuracy_rerun.wall_time(
-                bench, visit=options.time_visit, threads=options.threads
-            )
+            visit, threads = options.time_visit, options.threads
+            yield row, accuracy_rerun.wall_time(bench, visit=visit, threads=threads)
         else:
-            yield {**FROM_DISK, **RERUN}[row](bench)
+            yield row, {**FROM_DISK, **RERUN}[row](bench)
 
 
 if __name__ == "__main__":

@@ -133,10 +133,11 @@ def contrasts(bench: Bench) -> Section:
         return findings
 
     note = (
-        "The same nets with contrasts hidden; the loss is the Dice with all that was acquired "
-        "minus the Dice without. Only visits that have what is hidden."
+        "The same networks, with contrasts hidden that were acquired. The loss is the Dice with "
+        "all acquired contrasts minus that without. Rows have only visits that have what is "
+        "hidden."
     )
-    columns = (Column("dice", "Dice"), Column("loss", "loss"))
+    columns = (Column("dice", "Dice"), Column("loss", "loss of Dice"))
     return Section("Missing contrasts", note, columns, measure(bench, "contrasts", measure_case))
 
 
@@ -150,7 +151,7 @@ def pretrained(bench: Bench) -> Section:
     """Measure the accuracy of the CNN-1 that was trained on synthetic images only."""
     from bids_msseg.training.protocol import read_unseen
 
-    title = "Synthetic images only"
+    title = "CNN-1 trained on synthetic images only"
     if bench.training.start.suffix != ".pt":
         return Section(title, "This training started from networks that have seen patients.")
 
@@ -167,8 +168,8 @@ def pretrained(bench: Bench) -> Section:
         return [case.finding("pretrained CNN-1", values)]
 
     note = (
-        "CNN-1 alone, cut at one half. It was trained on images that were synthesised from label "
-        "maps of other people."
+        "CNN-1 before fine-tuning, thresholded at one half. It was trained on images synthesised "
+        "from label maps of other people."
     )
     labels = {"dice": "Dice", "ppv": "PPV", "sensitivity": "sensitivity"}
     columns = tuple(Column(name, label) for name, label in labels.items())
@@ -216,7 +217,7 @@ def lesion_free(bench: Bench) -> Section:
         "and without lesions; components of at least 3 mm³, at the operating point of the first "
         "test fold."
     )
-    columns = (Column("false", "false components", 1), Column("false_ml", "their mL", 2))
+    columns = (Column("false", "false components", 1), Column("false_ml", "their volume mL", 2))
     return Section(title, note, columns, tuple(findings))
 
 
@@ -254,20 +255,21 @@ def rescan(bench: Bench) -> Section:
         ]
 
     note = (
-        "A computed second scan: 1 mm visits turned by 5° about an oblique axis, shifted by "
-        "(1.3, -0.7, 2.1) mm, with Gaussian noise of a tenth of the brain's standard deviation, "
-        "then also averaged to 3 mm slices; visits with thick slices only shifted in plane, with "
-        "that noise on their own slices. Probabilities are mapped back and cut as the first. It "
-        "starts from the prepared stack: bias correction and skull-stripping are not repeated."
+        "A second scan is simulated from the prepared stack: visits with 1 mm voxels are turned "
+        "by 5° about an oblique axis, shifted by (1.3, -0.7, 2.1) mm, get Gaussian noise of a "
+        "tenth of the brain's standard deviation, and are then also averaged to 3 mm slices; "
+        "visits with thick slices are shifted in plane and get the same noise. Bias correction "
+        "and brain extraction are not repeated, so two real scans can differ more. The load "
+        "difference is pseudo-rescan minus scan, divided by the load of the scan."
     )
     columns = (
         Column("dice", "Dice of both masks"),
-        Column("difference", "load difference"),
-        Column("size", "its size"),
-        Column("first_ml", "first load mL", 2),
+        Column("difference", "relative load difference"),
+        Column("size", "its absolute value"),
+        Column("first_ml", "load of the scan mL", 2),
     )
     voxels = _with_volume(bench, measure(bench, "rescan", measure_case))
-    return Section("Second scan", note, columns, voxels)
+    return Section("Pseudo-rescan", note, columns, voxels)
 
 
 def _with_volume(bench: Bench, findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -168,7 +168,7 @@ def candidate_on_flair(bench: Bench, case: Case) -> Volume:
 
 
 def both_masks(bench: Bench, case: Case) -> tuple[tuple[str, Mask], ...]:
-    """Return the mask of the candidate net alone, cut at one half, and of the cascade."""
+    """Return the mask of the candidate net alone, thresholded at one half, and of the cascade."""
     candidate = cut_mask(candidate_on_flair(bench, case), ONE_HALF)
     return ((CANDIDATE, candidate), (CASCADE, load_volume(case.mask).data > 0))
 
@@ -201,18 +201,19 @@ def agreement(bench: Bench) -> Section:
         ]
 
     note = (
-        "Volume-wise, on the grid of the FLAIR as acquired. Lesions are 26-connected components "
-        "of at least 3 mm³; Anima's and ISBI's figures use those challenges' own lesions: "
-        "face-connected and larger than 3 mm³, and 26-connected of any size. The candidate net "
-        "alone is cut at one half; the cascade's masks are those on disk."
+        "On the grid of the FLAIR as acquired. PPV is the positive predictive value, HD95 the 95 "
+        "% Hausdorff distance. Lesions are 26-connected components of at least 3 mm³; those of "
+        "both Anima columns are face-connected and larger than 3 mm³, those of ISBI 26-connected "
+        "of any size. False components share no voxel with the manual mask. *Candidate net* is "
+        "CNN-1 alone, thresholded at one half; *cascade* is what `msseg` computes."
     )
     return Section(
-        "Agreement with the experts", note, AGREEMENT, measure(bench, "agreement", measure_case)
+        "Agreement with experts", note, AGREEMENT, measure(bench, "agreement", measure_case)
     )
 
 
 def normal(bench: Bench) -> Section:
-    """Measure the share of normal periventricular hyperintensity that is called lesion."""
+    """Measure the share of normal periventricular hyperintensity segmented as lesion."""
 
     def measure_case(bench: Bench, case: Case) -> list[Finding]:
         name = re.sub(r"_label-[A-Za-z0-9]+_", "_label-normalWMH_", case.truth.name)
@@ -227,13 +228,18 @@ def normal(bench: Bench) -> Section:
             for method, mask in both_masks(bench, case)
         ]
 
-    note = "Share of `label-normalWMH` (as bright as lesions, and none) that is called lesion."
-    columns = (Column("share", "share called lesion"), Column("volume_ml", "its volume mL", 2))
+    note = (
+        "Share of the normal periventricular hyperintensity that the rater marked in four visits."
+    )
+    columns = (
+        Column("share", "share segmented as lesion"),
+        Column("volume_ml", "volume of the hyperintensity mL", 2),
+    )
     return Section("Normal hyperintensity", note, columns, measure(bench, "normal", measure_case))
 
 
 def share_called(mask: NDArray[Any], region: NDArray[Any]) -> float:
-    """Tell which share of a region a mask covers.
+    """Return the share of a region that a mask covers.
 
     Examples
     --------
@@ -263,23 +269,24 @@ def refinement(bench: Bench) -> Section:
 
     columns = (
         Column("candidate_threshold", "candidate threshold", 2),
-        Column("false_candidates", "false, candidates", 1),
-        Column("false_half", "false, at one half", 1),
-        Column("false_after", "false, cascade", 1),
-        Column("removed_candidates", "removed of the candidates"),
-        Column("removed_half", "removed of those at one half"),
-        Column("recall_candidates", "recall, candidates"),
-        Column("recall_half", "recall, at one half"),
-        Column("recall_after", "recall, cascade"),
-        Column("lost_candidates", "recall lost from the candidates"),
+        Column("false_candidates", "false: candidate threshold", 1),
+        Column("false_half", "false: one half", 1),
+        Column("false_after", "false: cascade", 1),
+        Column("removed_candidates", "removed from candidate threshold"),
+        Column("removed_half", "removed from one half"),
+        Column("recall_candidates", "recall: candidate threshold"),
+        Column("recall_half", "recall: one half"),
+        Column("recall_after", "recall: cascade"),
+        Column("lost_candidates", "recall lost from candidate threshold"),
         Column("lost_half", "recall lost from one half"),
     )
     note = (
-        "False components (at least 3 mm³, without any overlap) of the candidate net alone, cut "
-        "at the candidate threshold and at one half, and of the cascade; recall is the share of "
-        "the experts' lesions of at least 3 mm³ with any overlap, and its loss is a difference."
+        "False components (at least 3 mm³, without any overlap) of CNN-1 alone, thresholded at "
+        "the candidate threshold and at one half, and of the cascade. Recall is the share of "
+        "manual lesions of at least 3 mm³ with any overlap. *Removed* is the share of false "
+        "components that the cascade does not have, *recall lost* a difference."
     )
-    return Section("Refinement net", note, columns, measure(bench, "refinement", measure_case))
+    return Section("Effect of CNN-2", note, columns, measure(bench, "refinement", measure_case))
 
 
 def removal(
@@ -320,7 +327,7 @@ def point(bench: Bench) -> Section:
     The threshold of a test fold is chosen on the visits of the other folds, as segmented by
     networks that had not seen them.
     """
-    title = f"Operating point for PPV >= {SOURCE_TEXT_PPV}"
+    title = f"Threshold for a PPV of {SOURCE_TEXT_PPV}"
     folds = {case.fold for case in bench.cases}
     if len(folds) < MIN_FOLDS:
         return Section(title, "There are no other folds to choose a threshold on.")
@@ -342,8 +349,8 @@ def point(bench: Bench) -> Section:
         Column("dice", "Dice"),
     )
     note = (
-        "The threshold of each test fold was chosen on the other folds' visits, and is put to the "
-        "probabilities on disk."
+        "The PPV of Valverde et al. 2017. The threshold of each test fold was chosen on the "
+        "visits of the other folds."
     )
     return Section(title, note, columns, measure(bench, "point", measure_case))
 

@@ -1,8 +1,9 @@
-"""Findings about visits as Markdown: every visit, then each site with n and an interval."""
+"""Findings about visits as Markdown: means per site with n and an interval, then every visit."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -49,7 +50,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table with what has to be known to read it.
+    """Results of one row, with what is needed to read them.
 
     Attributes
     ----------
@@ -68,25 +69,46 @@ class Section:
     averaged: bool = True
 
 
-def render(section: Section) -> str:
+def render(section: Section, command: str = "") -> str:
     """Write a section as Markdown.
 
     Parameters
     ----------
     section : Section
+    command : str, optional
+        The command that prints it.
 
     Returns
     -------
     str
         Ends with a line break.
     """
-    parts = [f"## {section.title}", section.note]
+    titles = tuple(column.title for column in section.columns)
+    parts = [f"## {section.title}", section.note, f"`{command}`" if command else ""]
+    if section.findings and section.averaged:
+        parts.append(_table(("site", "method", *titles), _site_rows(section)))
     if section.findings:
-        head = ("visit", "site", "method", *(column.title for column in section.columns))
-        rows = [head, tuple("---" for _ in head), *_visit_rows(section)]
-        rows += _site_rows(section) if section.averaged else []
-        parts.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
+        parts.append(_table(("visit", "site", "method", *titles), _visit_rows(section)))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def merge(page: str, section: str) -> str:
+    r"""Replace the section of a page that has the same heading, or append it.
+
+    Examples
+    --------
+    >>> merge("# Page\n\n## A\n\n1\n\n## B\n\n2\n", "## A\n\n3\n")
+    '# Page\n\n## A\n\n3\n\n## B\n\n2\n'
+    """
+    parts = re.split(r"^(?=## )", page, flags=re.MULTILINE)
+    heading = section.partition("\n")[0]
+    named = {part.partition("\n")[0]: part.rstrip("\n") for part in parts}
+    return "\n\n".join(filter(None, {**named, heading: section.rstrip("\n")}.values())) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = (head, ["---"] * len(head), *rows)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _visit_rows(section: Section) -> list[tuple[str, ...]]:
@@ -141,7 +163,7 @@ def _mean_row(
         estimate = estimate_mean([_of_participant(name, column, members) for name in names], names)
         fewer = f" (n = {estimate.n_patients})" if 0 < estimate.n_patients < n_patients else ""
         cells.append(show_estimate(estimate, column.digits) + fewer)
-    return (f"**mean, n = {n_patients}{visits}**", site, method, *cells)
+    return (f"{site}, n = {n_patients}{visits}", method, *cells)
 
 
 def _of_participant(name: str, column: Column, members: Sequence[Finding]) -> float:

@@ -240,14 +240,14 @@ def _run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     return int(main())
 
 
-def test_program_prints_and_saves_requested_rows(
+def test_program_prints_requested_rows_and_updates_page(
     predicted: Path,
     labelled_cohort: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = ("--rows", "normal,time", "--threads", 1, "--out", tmp_path / "accuracy.md")
+    words = ("--rows", "normal,time", "--threads", 1, "--page", tmp_path / "accuracy.md")
     assert _run(monkeypatch, predicted, labelled_cohort, *words) == 0
     kept = (tmp_path / "accuracy.md").read_text()
     assert [line for line in kept.splitlines() if line.startswith("## ")] == [
@@ -255,6 +255,8 @@ def test_program_prints_and_saves_requested_rows(
         "## Wall time of the cascade",
     ]
     assert capsys.readouterr().out.split() == kept.split()
+    assert _run(monkeypatch, predicted, labelled_cohort, "--rows", "normal", *words[2:]) == 0
+    assert (tmp_path / "accuracy.md").read_text() == kept
 
 
 def test_program_refuses_invalid_folder_and_rows(

@@ -75,4 +75,4 @@ def test_rescan_reports_volume_changes_of_moved_brain(
     assert first["cortex_ml"] == pytest.approx(-3, abs=1)
     assert first["brain_parenchymal_fraction"] == pytest.approx(0, abs=1e-9)
     assert sizes.findings[0].values["cortex_ml"] == -first["cortex_ml"]
-    assert "**mean, n = 1**" in render(sizes)
+    assert "| A, n = 1 | same slices |" in render(sizes)
