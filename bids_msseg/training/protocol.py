@@ -67,7 +67,10 @@ def network_name(kind: str, test: int | None) -> str:
 def plan_stages(
     split: Split, tests: Sequence[int] | None = None, *, release: bool = True
 ) -> tuple[Stage, ...]:
-    """List the stages of a training, each after those that it needs; all folds are test folds."""
+    """List the stages of a training, each after those that it needs; all folds are test folds.
+
+    CNN-1, whose training is longest, comes before CNN-2, so that parallel jobs end together.
+    """
     members = split.members(split.everything)
     stages = [Stage(f"unseen-{name}", "unseen", visit=name) for name in members]
     held = held_out_folds(split) if tests is None else tuple(tests)
@@ -78,7 +81,8 @@ def plan_stages(
         stages += [Stage(name, name.partition("-")[0], test, needs=needs) for name in nets]
         tested = () if test is None else split.folds[test]
         stages += [Stage(f"held-out-{name}", "held-out", test, name, nets) for name in tested]
-    return tuple(stages)
+    order = ("unseen", "candidate", "refinement", "held-out")
+    return tuple(sorted(stages, key=lambda stage: order.index(stage.kind)))
 
 
 def held_out_folds(split: Split) -> FoldSet:
