@@ -165,7 +165,7 @@ def exit_code_of(outcomes: Sequence[Outcome]) -> ExitCode:
 
 def write_usage(out_dir: Path, outcomes: Sequence[Outcome], locks: VisitLocks) -> None:
     """Add the resource usage of steps to ``OUT/logs/resources.tsv``, and log the peak."""
-    from bids_msseg.workflow.usage import add_usage
+    from bids_msseg.workflow.execution import add_usage
 
     usage = [step_usage for outcome in outcomes for step_usage in outcome.usage]
     if not usage:

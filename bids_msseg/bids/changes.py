@@ -12,14 +12,21 @@ from pathlib import Path
 from typing import Final
 
 from bids_msseg import __version__
+from bids_msseg.bids.derivatives import Output, transform
 from bids_msseg.bids.files import lists_to_tuples
-from bids_msseg.bids.paths import figure_path, output_path
+from bids_msseg.bids.paths import figure_path
 from bids_msseg.bids.record import VisitRecord, recorded_visit
 from bids_msseg.bids.record_values import Scalar
 from bids_msseg.lesions.longitudinal.rows import CHANGES, ChangeRow, ChangeRule, count_changes
 
 FIGURES: Final = ("changes", "changesLater", "changesEarlier")
 """``desc-`` labels of the pictures of a pair."""
+CODES: Final = Output(
+    "Change of each lesion since the visit before",
+    {"space": "FLAIR", "seg": "changes", "suffix": "dseg"},
+    (".nii.gz", ".tsv", ".json"),
+)
+"""Image of changes, the table of its values, and its sidecar."""
 BRAIN_CHANGES: Final[Mapping[str, str]] = {
     "brain_parenchymal_fraction_change": "brain_parenchymal_fraction",
     "ventricles_change_ml": "ventricles_ml",
@@ -101,32 +108,10 @@ def pairs_of(records: Iterable[VisitRecord]) -> tuple[VisitPair, ...]:
 def pair_files(out_dir: Path, earlier: str, later: VisitRecord) -> PairFiles:
     """Return the paths of a pair; ``earlier`` is the session of the earlier visit."""
     visit = recorded_visit(later)
-
-    def codes(extension: str) -> Path:
-        return output_path(
-            out_dir, visit, space="FLAIR", seg="changes", suffix="dseg", extension=extension
-        )
-
-    def transform(extension: str) -> Path:
-        return output_path(
-            out_dir,
-            visit,
-            from_=f"ses{earlier}FLAIR",
-            to="FLAIR",
-            mode="image",
-            suffix="xfm",
-            extension=extension,
-        )
-
+    codes, labels, codes_sidecar = CODES.paths(out_dir, visit)
+    xfm, xfm_sidecar = transform(f"ses{earlier}FLAIR", "FLAIR").paths(out_dir, visit)
     figures = tuple(figure_path(out_dir, visit, desc, extension=".png") for desc in FIGURES)
-    return PairFiles(
-        codes(".nii.gz"),
-        codes(".tsv"),
-        codes(".json"),
-        transform(".txt"),
-        transform(".json"),
-        figures,
-    )
+    return PairFiles(codes, labels, codes_sidecar, xfm, xfm_sidecar, figures)
 
 
 def pair_summary(pair: VisitPair, result: PairResult, fingerprint: str) -> dict[str, Scalar]:

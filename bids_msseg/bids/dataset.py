@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from bids_msseg import __version__
+from bids_msseg.bids.derivatives import OUTPUTS
 from bids_msseg.bids.files import plain, read_json, read_small, write_json, write_tsv
 from bids_msseg.bids.paths import ROI_FOLDER
 from bids_msseg.bids.record_values import ModelUse
@@ -32,16 +33,7 @@ IGNORED: Final = (
     ".work",
 )
 """Outputs without a BIDS name. With ``figures/``, the validator would report these folders."""
-DESCRIPTIONS: Final = {
-    "preproc": "Preprocessed image: bias field removed, aligned with the FLAIR",
-    "brain": "Brain",
-    "candidates": "Candidates of the first network, before any is rejected",
-    "rejected": "Candidates that are not part of the result",
-    "lesions": "One row per lesion or rejected candidate",
-    "atlases": "One row per atlas and region",
-    "filled": "Image as acquired; lesions are filled with intensities of white matter",
-    "changes": "Change of each lesion between two visits",
-}
+_WITH_SIDECAR: Final = [output for output in OUTPUTS.values() if ".json" in output.extensions]
 _README_MARK: Final = "<!-- written by bids_msseg; delete this line to keep your own text -->"
 
 
@@ -68,7 +60,8 @@ def write_dataset_files(
         segmenter=segmenter,
     )
     with convert_os_error(f"cannot write into {out_dir}", hint="make the folder writable"):
-        _replace_json(out_dir / "dataset_description.json", description)
+        if read_description(out_dir) != description:
+            write_json(out_dir / "dataset_description.json", description)
         write_ignore(out_dir / ".bidsignore")
         _write_readme(out_dir / "README.md", raw, options or {})
         _write_descriptions(out_dir)
@@ -179,8 +172,11 @@ def _write_readme(path: Path, raw: Mapping[str, Any], options: Mapping[str, Any]
         return
     rows = [f"- {name}: {value}" for name, value in sorted(plain(options).items())]
     settings = "\n".join(["", "## Options of the latest run", "", *rows, ""]) if rows else ""
-    body = _README.format(mark=_README_MARK, name=raw.get("Name") or "a BIDS dataset")
-    _replace(path, body + settings)
+    outputs = "\n".join(f"- `{output.stem}`: {output.description}" for output in _WITH_SIDECAR)
+    name = raw.get("Name") or "a BIDS dataset"
+    body = _README.format(mark=_README_MARK, name=name, outputs=outputs)
+    if text != body + settings:
+        write_atomic(path, body + settings)
 
 
 _README: Final = """\
@@ -189,20 +185,7 @@ _README: Final = """\
 
 Written by bids_msseg. Each visit has, under `sub-*/[ses-*/]anat/`:
 
-- `space-FLAIR_label-L_mask`: the lesions, on the grid of the FLAIR as it was acquired
-- `space-FLAIR_label-L_probseg`: probability of lesion
-- `space-FLAIR_seg-lesions_dseg`: label image with a number per lesion, and a table of them
-- `space-FLAIR_label-L_desc-candidates_mask`, `..._desc-rejected_mask`: all candidates of the first
-  network, and the rejected ones
-- `space-*_label-L_mask`: the lesions on other grids
-- `space-FLAIR_label-ventricle_mask`: the ventricles from which the regions of lesions are derived
-- `space-FLAIR_seg-anatomy_dseg`: ventricles, cortex, white matter and other classes, and a table
-  of their volumes; not written with another `--segmenter`
-- `space-FLAIR_desc-brain_mask`, `space-FLAIR_desc-preproc_*`: brain mask and preprocessed images
-- `from-*_to-*_mode-image_xfm`: transforms
-- `desc-lesions_stats.tsv`: one row per lesion or rejected candidate
-- `desc-atlases_stats.tsv`: lesion load per region, with `--atlas`
-- `space-*_desc-filled_*`: images with filled lesions, with `--fill-lesions`
+{outputs}
 
 With `--lesion-roi`, `lesion_roi/` has the masks on the T1w under the names by which fMRIPrep finds
 them in the raw dataset.
@@ -220,20 +203,12 @@ def _write_descriptions(out_dir: Path) -> None:
     """Write the table that explains the ``desc-`` labels, and its sidecar."""
     table, sidecar = out_dir / "descriptions.tsv", out_dir / "descriptions.json"
     if not table.exists():
-        rows = [{"desc_id": f"desc-{n}", "description": text} for n, text in DESCRIPTIONS.items()]
+        texts = {output.entities.get("desc"): output.description for output in _WITH_SIDECAR}
+        texts["changes"] = "Change of each lesion between two visits"
+        rows = [{"desc_id": f"desc-{n}", "description": text} for n, text in texts.items() if n]
         write_tsv(table, ("desc_id", "description"), rows)
     if not sidecar.exists():
         write_json(sidecar, {"Description": "Meaning of the desc- labels in file names"})
-
-
-def _replace(path: Path, text: str) -> None:
-    if _read_text(path) != text:
-        write_atomic(path, text)
-
-
-def _replace_json(path: Path, content: Mapping[str, Any]) -> None:
-    if read_json(path) != content:
-        write_json(path, content)
 
 
 def _read_text(path: Path) -> str | None:

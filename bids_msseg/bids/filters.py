@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from bids.layout import Query
@@ -38,7 +38,7 @@ class Filters:
     by_contrast: Mapping[str, Mapping[str, Any]]  # arguments of BIDSLayout.get, by BIDS suffix
     subject: tuple[Any, ...] = ()  # empty means all
     session: tuple[Any, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def allows(self, participant: str, session: str | None) -> bool:
         """Return whether the FLAIR filter allows this visit."""
@@ -74,13 +74,6 @@ def _wrong_shape(part: str) -> UsageError:
     )
 
 
-def _wrong_value(raw: object) -> UsageError:
-    return UsageError(
-        f"invalid value of an entity in the filter file: {raw}",
-        hint='use a string, a number, null or a list of these: {"flair": {"run": [1, 2]}}',
-    )
-
-
 def _entities(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Convert to long entity names and pybids values, without arguments of pybids."""
     entities: dict[str, Any] = {}
@@ -97,7 +90,10 @@ def _value(raw: Any) -> Any:
     if isinstance(raw, (list, tuple)):
         return [_value(item) for item in raw]
     if isinstance(raw, Mapping):
-        raise _wrong_value(raw)
+        raise UsageError(
+            f"invalid value of an entity in the filter file: {raw}",
+            hint='use a string, a number, null or a list of these: {"flair": {"run": [1, 2]}}',
+        )
     if raw is None:
         return Query.NONE
     if raw == "*":

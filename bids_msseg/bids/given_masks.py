@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,7 @@ class FoundMask:
     """A mask found for one visit, or why none is used."""
 
     mask: Path | None = None
-    # a mask whose content is not on this machine
-    missing: Path | None = None
+    missing: Path | None = None  # a mask whose content is not on this machine
     note: str = ""
 
 
@@ -45,10 +44,7 @@ def check_derivatives(derivatives: Mapping[str, Path]) -> None:
 
 
 def find_brain_mask(
-    flair: Path,
-    participant: str,
-    session: str | None,
-    derivatives: Mapping[str, Path],
+    flair: Path, participant: str, session: str | None, derivatives: Mapping[str, Path]
 ) -> FoundMask:
     """Find a brain mask on the grid of the FLAIR, first those named ``space-FLAIR``."""
     rejected: list[str] = []
@@ -157,14 +153,10 @@ def _candidates(
     flair_entities = name_entities(flair.name)[0]
     masks = [
         path
-        for path in _files(anat)
+        for path in (anat.iterdir() if anat.is_dir() else ())
         if accepts(path.name) and not misnamed(path, participant, session)
     ]
     return sorted(masks, key=lambda path: (_distance(path, flair_entities), path.name))
-
-
-def _files(folder: Path) -> Iterable[Path]:
-    return folder.iterdir() if folder.is_dir() else ()
 
 
 def _distance(mask: Path, flair_entities: Mapping[str, str]) -> tuple[int, int]:

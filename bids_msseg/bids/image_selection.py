@@ -40,13 +40,10 @@ _FEW_SLICES = "too few slices"
 class Choice:
     """The image chosen for one contrast, and why."""
 
-    # None if there is no image or the choice cannot be made
-    image: Path | None
-    # an image that could have been chosen but whose content is not on this machine
-    missing: Path | None = None
+    image: Path | None  # None if there is no image or the choice cannot be made
+    missing: Path | None = None  # could have been chosen, but its content is not on this machine
     notes: tuple[str, ...] = ()
-    # why the chosen image will fail; empty if nothing is known
-    problem: str = ""
+    problem: str = ""  # why the chosen image will fail; empty if nothing is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +54,10 @@ class Candidate:
     # field of view and voxel size (x, y, z); empty if unreadable
     extent_mm: tuple[float, ...] = ()
     edges_mm: tuple[float, ...] = ()
-    # a phrase that follows the file name
-    problem: str = ""
-    # with contrast agent
-    enhanced: bool = False
-    # with deliberate motion
-    moving: bool = False
-    # why the image cannot show a whole brain, if its field of view does not say so
-    partial: str = ""
+    problem: str = ""  # a phrase that follows the file name
+    enhanced: bool = False  # with contrast agent
+    moving: bool = False  # with deliberate motion
+    partial: str = ""  # why it cannot show a whole brain, if its field of view does not say so
 
     @property
     def covers_brain(self) -> bool:

@@ -87,12 +87,7 @@ class AnatIndex:
         self, suffix: str, filters: Mapping[str, Any]
     ) -> dict[tuple[str, str | None], list[Path]]:
         """Return the images by (participant, session); UsageError if pybids refuses a filter."""
-        query = {
-            "suffix": suffix,
-            "extension": [".nii", ".nii.gz"],
-            "datatype": "anat",
-            **filters,
-        }
+        query = {"suffix": suffix, "extension": [".nii", ".nii.gz"], "datatype": "anat", **filters}
         try:
             names = self._layout.get(return_type="filename", **query)
         except (ValueError, TypeError, SQLAlchemyError, re.error) as error:
@@ -100,9 +95,6 @@ class AnatIndex:
                 f"pybids rejects the filter for {suffix}: {str(error).partition(chr(10))[0]}",
                 hint="use the entity names of pybids, for example acquisition, run, session",
             ) from error
-        return self._by_visit(names)
-
-    def _by_visit(self, names: Sequence[str]) -> dict[tuple[str, str | None], list[Path]]:
         by_visit: dict[tuple[str, str | None], list[Path]] = {}
         for name in names:
             relative = Path(name).relative_to(self._layout.root).as_posix()

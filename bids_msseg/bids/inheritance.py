@@ -38,18 +38,14 @@ class SidecarReader:
         entities, suffix = name_entities(image.name)
         image_entities = set(entities.items())
         sidecars: list[Path] = []
-        for folder in self._folders(image):
+        for parent in reversed(image.relative_to(self._root).parents):
             level = [
                 (len(pairs), path)
-                for path, pairs, kind in self._list(folder)
+                for path, pairs, kind in self._list(self._root / parent)
                 if kind == suffix and pairs <= image_entities
             ]
             sidecars.extend(path for _, path in sorted(level))
         return sidecars
-
-    def _folders(self, image: Path) -> list[Path]:
-        relative = image.relative_to(self._root)
-        return [self._root / parent for parent in reversed(relative.parents)]
 
 
 def _list_sidecars(folder: Path) -> list[tuple[Path, frozenset[tuple[str, str]], str]]:

@@ -41,12 +41,9 @@ _NO_TIME: Final = re.compile(
 class VisitOrder:
     """Sessions of a participant and the source of their order."""
 
-    # labels without ses-, earliest first
-    sessions: tuple[str, ...]
-    # empty if the order is not known: the sessions are then in natural order
-    source: str = ""
-    # what is missing, unreadable or contradictory
-    notes: tuple[str, ...] = ()
+    sessions: tuple[str, ...]  # labels without ses-, earliest first
+    source: str = ""  # empty if the order is not known: the sessions are then in natural order
+    notes: tuple[str, ...] = ()  # what is missing, unreadable or contradictory
 
     @property
     def known(self) -> bool:
@@ -183,10 +180,7 @@ def _tables(
 ) -> tuple[_Table, ...]:
     if bids_dir is None:
         return ()
-    return (
-        _sessions_table(bids_dir, participant),
-        _scans_tables(bids_dir, participant, flairs),
-    )
+    return (_sessions_table(bids_dir, participant), _scans_tables(bids_dir, participant, flairs))
 
 
 def _sessions_table(bids_dir: Path, participant: str) -> _Table:

@@ -195,28 +195,22 @@ def _absent(
 ) -> tuple[tuple[Skipped, ...], tuple[str, ...]]:
     """Return skipped visits for missing labels, and notes on sessions that are not found."""
     missing = "is not in the dataset"
-    rows = [
-        Skipped(participant, None, f"sub-{participant} {missing}", _LABEL_HINT)
-        for participant in participants
-        if participant not in present
-    ]
-    rows += [
-        _ignored_row(participant, session)
-        if visit_key(participant, session) in left_out
-        else Skipped(participant, session, f"sub-{participant} has no ses-{session}", _LABEL_HINT)
-        for participant in participants
-        for session in sessions
-        if participant in present and (participant, session) not in selected
-    ]
+    rows = []
     with_visits = {participant for participant, _ in selected}
-    rows += [
-        _ignored_row(participant)
-        for participant in participants
-        if not sessions
-        and participant in present
-        and participant not in with_visits
-        and _is_left_out(participant, left_out)
-    ]
+    for participant in participants:
+        name = f"sub-{participant}"
+        if participant not in present:
+            rows.append(Skipped(participant, None, f"{name} {missing}", _LABEL_HINT))
+            continue
+        for session in sessions:
+            if visit_key(participant, session) in left_out:
+                rows.append(_ignored_row(participant, session))
+            elif (participant, session) not in selected:
+                reason = f"{name} has no ses-{session}"
+                rows.append(Skipped(participant, session, reason, _LABEL_HINT))
+        ignored = any(visit == name or visit.startswith(f"{name}_") for visit in left_out)
+        if not sessions and participant not in with_visits and ignored:
+            rows.append(_ignored_row(participant))
     found_sessions = {session for _, session in selected}
     notes = [
         f"ses-{session} {missing}"
@@ -229,11 +223,6 @@ def _absent(
 def _ignored_row(participant: str, session: str | None = None) -> Skipped:
     reason = f"{visit_key(participant, session)} is excluded by {FILE}"
     return Skipped(participant, session, reason, f"remove it from {FILE}, or do not select it")
-
-
-def _is_left_out(participant: str, left_out: Sequence[str]) -> bool:
-    key = f"sub-{participant}"
-    return any(visit == key or visit.startswith(f"{key}_") for visit in left_out)
 
 
 _LABEL_HINT = "check the spelling of the label, including zeros"
@@ -299,7 +288,8 @@ def _no_visit(skipped: Sequence[Skipped], images: DatasetImages, *, with_masks: 
 
 def _ignored_notes(bids_dir: Path) -> tuple[str, ...]:
     """Return a note on folders that are ignored because of their names."""
-    invalid = sorted(path.name for path in bids_dir.glob("sub-*") if _has_invalid_name(path))
+    folders = [path.name for path in bids_dir.glob("sub-*") if path.is_dir()]
+    invalid = sorted(name for name in folders if not re.fullmatch(f"sub-{LABEL}", name))
     note = f"ignored, because labels may hold letters and digits only: {listing(invalid)}"
     return (note,) if invalid else ()
 
@@ -311,10 +301,6 @@ def _version_notes(description: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     reported = "has no BIDSVersion" if version is None else f"has BIDSVersion {version!r}"
     return (f"dataset_description.json {reported}: the dataset is read as BIDS {BIDS_VERSION}",)
-
-
-def _has_invalid_name(path: Path) -> bool:
-    return path.is_dir() and not re.fullmatch(f"sub-{LABEL}", path.name)
 
 
 def _read_description(bids_dir: Path) -> dict[str, Any]:

@@ -6,12 +6,11 @@ import re
 import textwrap
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
-from functools import cache
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from bids_msseg.bids.files import plain, read_small, write_json
 from bids_msseg.bids.paths import record_path, records_dir
@@ -26,6 +25,7 @@ from bids_msseg.bids.record_values import (
     Scalar,
     Times,
     Triple,
+    adapter,
     check_changes,
 )
 from bids_msseg.bids.visit import LABEL, PREFIX_ENTITIES, Visit, visit_key, visit_order
@@ -95,17 +95,15 @@ class VisitRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dictionary that :func:`json.dumps` can write."""
-        content = {item.name: getattr(self, item.name) for item in fields(self)}
-        content["contrasts"] = {name: _shallow(use) for name, use in self.contrasts.items()}
-        content["model"] = None if self.model is None else _shallow(self.model)
-        result: dict[str, Any] = plain(content)
+        result: dict[str, Any] = plain(asdict(self))
         return result
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> VisitRecord:
         """Read the result of :meth:`to_dict`, also of another version; ValueError if invalid."""
+        complete = {"prefix": "", "session": None, **content}
         try:
-            record = _adapter().validate_python({"prefix": "", "session": None, **content})
+            record: VisitRecord = adapter(VisitRecord).validate_python(complete)
         except ValidationError as error:
             raise ValueError(first_error(error)) from error
         check_changes(record.changes)
@@ -123,19 +121,9 @@ def recorded_visit(record: VisitRecord) -> Visit:
 
 def _read_json(path: Path) -> Any:
     try:
-        return _json().validate_json(read_small(path).removeprefix(BOM_UTF8))
+        return adapter(dict[str, Any]).validate_json(read_small(path).removeprefix(BOM_UTF8))
     except ValidationError as error:
         raise ValueError(first_error(error)) from error
-
-
-@cache
-def _json() -> TypeAdapter[dict[str, Any]]:
-    return TypeAdapter(dict[str, Any])
-
-
-@cache
-def _adapter() -> TypeAdapter[VisitRecord]:
-    return TypeAdapter(VisitRecord)
 
 
 def write_record(out_dir: Path, record: VisitRecord) -> Path:
@@ -215,10 +203,6 @@ def _unreadable_record(path: Path, reason: str) -> VisitRecord:
         reason=f"the record {name} cannot be read: {short}",
         hint="process the visit again",
     )
-
-
-def _shallow(value: ContrastUse | ModelUse) -> dict[str, Any]:
-    return {item.name: getattr(value, item.name) for item in fields(value)}
 
 
 def _is_file_prefix(prefix: str, key: str) -> bool:

@@ -60,7 +60,7 @@ def check_changes(changes: Mapping[str, Scalar]) -> None:
     """Check the types of known entries, which the pages use; raise ValueError."""
     for name, value in changes.items():
         try:
-            _adapter(_change_kind(name)).validate_python(value)
+            adapter(_change_kind(name)).validate_python(value)
         except ValidationError as error:
             raise ValueError(first_error(error, "changes", name)) from error
 
@@ -74,7 +74,8 @@ def _change_kind(name: str) -> Any:
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """Return the validator of a type; each is built once."""
     return TypeAdapter(kind)
 
 

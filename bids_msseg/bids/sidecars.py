@@ -50,6 +50,7 @@ class Method:
     candidate_threshold: float | None = None  # of the probability of the first network
     masks: str = ""  # names of the datasets of given masks
     excluded: str = ""  # names of the datasets of exclusion masks
+    brain_mask: str = ""  # how it was made, such as ``deepbet 1.0.2``
 
     def keys(self) -> dict[str, Any]:
         """Return the model and the thresholds, or what replaced them."""
@@ -125,25 +126,20 @@ def filled_sidecar(
 ) -> dict[str, Any]:
     """Return the sidecar of an image with filled lesions."""
     text = f"{contrast} as acquired; lesions are filled with intensities of nearby white matter"
-    return {
-        "Description": text,
-        "SkullStripped": skull_stripped,
-        **origin.keys(),
-        **method.keys(),
-    }
+    return {"Description": text, "SkullStripped": skull_stripped, **origin.keys(), **method.keys()}
 
 
-def brain_mask_sidecar(origin: Origin, *, method: str) -> dict[str, Any]:
-    """Return the sidecar of a brain mask; ``method`` is text such as ``deepbet 1.0.2``."""
+def brain_mask_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
+    """Return the sidecar of a brain mask."""
     return {
         "Type": "Brain",
-        "Description": f"Brain mask; {method}",
+        "Description": f"Brain mask; {method.brain_mask}",
         "Manual": False,
         **origin.keys(),
     }
 
 
-def ventricle_mask_sidecar(origin: Origin) -> dict[str, Any]:
+def ventricle_mask_sidecar(origin: Origin, _method: Method) -> dict[str, Any]:
     """Return the sidecar of the ventricle mask, which the regions of lesions depend on."""
     return {
         "Type": "ROI",
@@ -157,12 +153,9 @@ def ventricle_mask_sidecar(origin: Origin) -> dict[str, Any]:
 
 def lesion_mask_sidecar(origin: Origin, method: Method) -> dict[str, Any]:
     """Return the sidecar of the lesion mask."""
-    given_mask_text = f"Lesions of the given mask of {method.masks}"
-    text = (
-        given_mask_text
-        if method.masks
-        else f"Lesions, segmented by {method.other_segmenter or 'the cascade'}"
-    )
+    text = f"Lesions, segmented by {method.other_segmenter or 'the cascade'}"
+    if method.masks:
+        text = f"Lesions of the given mask of {method.masks}"
     return _lesion_mask(text + method.without(), origin, method)
 
 

@@ -18,18 +18,9 @@ from bids_msseg.bids.given_masks import (
 from bids_msseg.bids.ignore import FILE
 from bids_msseg.bids.image_selection import choose_image, misnamed
 from bids_msseg.bids.images import DatasetImages, VisitId, listing
-from bids_msseg.bids.index import (
-    AnatFolder,
-    may_read,
-)
+from bids_msseg.bids.index import AnatFolder, may_read
 from bids_msseg.bids.inheritance import SidecarReader
-from bids_msseg.bids.visit import (
-    CONTRASTS,
-    Skipped,
-    Visit,
-    name_entities,
-    visit_key,
-)
+from bids_msseg.bids.visit import CONTRASTS, Skipped, Visit, name_entities, visit_key
 
 _MASK_HINT = (
     "name it sub-<label>[_ses-<label>]_space-FLAIR_label-L_mask.nii.gz in a derivative dataset, "
@@ -51,7 +42,7 @@ class VisitBuilder:
 
     def build(self, folder: AnatFolder) -> Visit | Skipped:
         """Choose the images of a folder; return the visit, or why there is none."""
-        participant, session = visit = folder.participant, folder.session
+        visit = folder.participant, folder.session
         images, wrong_names = self._candidates(visit)
         chosen: dict[str, Path] = {}
         misnamed_images = list(chain(*wrong_names.values()))
@@ -76,8 +67,10 @@ class VisitBuilder:
                 return self._cannot_open(visit, choice.image)
             chosen[contrast] = choice.image
             problems += [choice.problem] if choice.problem else []
-        brain_mask = find_brain_mask(chosen["FLAIR"], participant, session, self.derivatives)
-        lesion_mask = self._given_mask(visit, chosen["FLAIR"])
+        brain_mask = find_brain_mask(chosen["FLAIR"], *visit, self.derivatives)
+        lesion_mask = FoundMask()
+        if self.lesion_masks:
+            lesion_mask = find_lesion_mask(chosen["FLAIR"], *visit, self.lesion_masks)
         exclude_masks = find_exclude_masks(chosen["FLAIR"], *visit, self.exclude_masks)
         masks = (brain_mask, lesion_mask, *exclude_masks)
         missing = next((mask.missing for mask in masks if mask.missing), None)
@@ -89,8 +82,7 @@ class VisitBuilder:
         problems += _off_grid(exclude_masks, chosen["FLAIR"], allow_drawn=True)
         metadata, read_notes = self._metadata(chosen)
         return Visit(
-            participant,
-            session,
+            *visit,
             chosen["FLAIR"],
             chosen.get("T1w"),
             chosen.get("T2w"),
@@ -102,11 +94,6 @@ class VisitBuilder:
             lesion_mask.mask,
             tuple(mask.mask for mask in exclude_masks if mask.mask),
         )
-
-    def _given_mask(self, visit: VisitId, flair: Path) -> FoundMask:
-        if not self.lesion_masks:
-            return FoundMask()
-        return find_lesion_mask(flair, *visit, self.lesion_masks)
 
     def _candidates(self, visit: VisitId) -> tuple[dict[str, list[Path]], dict[str, list[str]]]:
         """List the images of this visit by role, and notes on misnamed ones."""
@@ -131,46 +118,43 @@ class VisitBuilder:
         return metadata, tuple(dict.fromkeys(note for _, notes in read.values() for note in notes))
 
     def _not_fetched(self, visit: VisitId, path: Path) -> Skipped:
-        inside = path.is_relative_to(self.bids_dir)
-        name = path.relative_to(self.bids_dir).as_posix() if inside else str(path)
+        name = self._name(path) if path.is_relative_to(self.bids_dir) else str(path)
         reason = f"{name} is not fetched: its content is not on this machine"
         return Skipped(*visit, reason, f"datalad get {name}")
 
     def _cannot_open(self, visit: VisitId, path: Path) -> Skipped:
-        name = path.relative_to(self.bids_dir).as_posix()
+        name = self._name(path)
         if path.is_file():
             return Skipped(*visit, f"no permission to read {name}", "ask the owner for permission")
         return Skipped(*visit, f"{name} is not a regular file", "replace it with a NIfTI file")
 
     def _no_flair(self, folder: AnatFolder, wrong_names: Sequence[str]) -> Skipped:
-        participant, session = visit = folder.participant, folder.session
+        visit = folder.participant, folder.session
         if wrong_names:
             hint = "rename it with labels of letters and digits, or move it to the right folder"
-            return Skipped(participant, session, f"{wrong_names[0]}: it is not used", hint)
+            return Skipped(*visit, f"{wrong_names[0]}: it is not used", hint)
         if visit in self.images.ignored:
             names = listing([path.name for path in self.images.ignored[visit]])
-            reason = f"{FILE} excludes its FLAIR ({names})"
-            return Skipped(participant, session, reason, f"correct {FILE}")
+            return Skipped(*visit, f"{FILE} excludes its FLAIR ({names})", f"correct {FILE}")
         if visit in self.images.filtered_out:
-            reason = "the filter file excludes all its FLAIR images"
             hint = "; ".join(("relax the filter", *self.images.unmatched["FLAIR"]))
-            return Skipped(participant, session, reason, hint)
+            return Skipped(*visit, "the filter file excludes all its FLAIR images", hint)
         top = folder.path.parent
-        unreadable = next((path for path in (top, folder.path) if _is_unreadable(path)), None)
-        if unreadable is not None:
-            name = unreadable.relative_to(self.bids_dir).as_posix()
-            reason = f"no permission to read the folder {name}"
-            return Skipped(participant, session, reason, "ask the owner for permission")
+        for path in (top, folder.path):
+            if path.is_dir() and not may_read(path):
+                reason = f"no permission to read the folder {self._name(path)}"
+                return Skipped(*visit, reason, "ask the owner for permission")
         if not any(top.iterdir()):
-            name = top.relative_to(self.bids_dir).as_posix()
+            name = self._name(top)
             hint = f"if this is a DataLad dataset: datalad get {name}"
-            return Skipped(participant, session, f"the folder {name} is empty", hint)
-        image_names = _image_names(folder.path)
-        summary = (
-            f"found: {listing(image_names)}" if image_names else "no images in its anat folder"
-        )
-        hint = f"add a FLAIR, or leave {visit_key(participant, session)} out"
-        return Skipped(participant, session, f"no FLAIR ({summary})", hint)
+            return Skipped(*visit, f"the folder {name} is empty", hint)
+        image_names = sorted(path.name for path in folder.path.glob("*.nii*"))
+        found = f"found: {listing(image_names)}" if image_names else "no images in its anat folder"
+        hint = f"add a FLAIR, or leave {visit_key(*visit)} out"
+        return Skipped(*visit, f"no FLAIR ({found})", hint)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.bids_dir).as_posix()
 
 
 def _off_grid(masks: Sequence[FoundMask], flair: Path, *, allow_drawn: bool = False) -> list[str]:
@@ -187,14 +171,6 @@ def _may_open(image: Path) -> bool:
     return image.is_dir() or (image.is_file() and may_read(image))
 
 
-def _is_unreadable(folder: Path) -> bool:
-    return folder.is_dir() and not may_read(folder)
-
-
 def _name_entities_of(image: Path) -> dict[str, str]:
     entities, _ = name_entities(image.name)
     return {name: value for name, value in entities.items() if name not in ("sub", "ses")}
-
-
-def _image_names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("*.nii*"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 
 from bids_msseg import __version__
-from bids_msseg.bids.files import read_small, write_json, write_tsv
+from bids_msseg.bids.files import read_json, write_json, write_tsv
 from bids_msseg.bids.paths import check_path, check_record_path
-from bids_msseg.bids.visit import IDENTITY_COLUMNS, identity_cells
+from bids_msseg.bids.visit import IDENTITY_COLUMNS, Visit, identity_cells
 from bids_msseg.check.summary import VisitCheck, summarise
 from bids_msseg.check.text import LESION_COLUMNS, VISIT_COLUMNS, notes
 from bids_msseg.check.visit import Row
@@ -35,15 +35,6 @@ class Stored:
     settings: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A visit that was not checked."""
-
-    participant: str
-    session: str | None
-    reason: str
-
-
 def write_stored(out_dir: Path, stored: Stored) -> None:
     """Write the result of a visit atomically."""
     path = check_record_path(out_dir, stored.visit.participant, stored.visit.session)
@@ -52,15 +43,13 @@ def write_stored(out_dir: Path, stored: Stored) -> None:
 
 def read_stored(path: Path) -> Stored | None:
     """Read a file of :func:`write_stored`; return None if it is missing or unusable."""
+    content = read_json(path)
     try:
-        content = json.loads(read_small(path).decode("utf-8"))
-        if content["format"] != FORMAT:
-            return None
         visit = _visit(content["visit"])
         stored = Stored(visit, str(content["fingerprint"]), dict(content["settings"]))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return None
-    return stored if visit.key == path.stem else None
+    return stored if content.get("format") == FORMAT and visit.key == path.stem else None
 
 
 def _visit(content: Mapping[str, Any]) -> VisitCheck:
@@ -106,14 +95,15 @@ def read_reference() -> Mapping[str, Any] | None:
 def write_results(
     out_dir: Path,
     visits: Sequence[VisitCheck],
-    failures: Sequence[Failure],
+    failures: Iterable[tuple[Visit, str]],  # visits that were not checked, and why
     settings: Mapping[str, Any],
     reference: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Write tables and ``check.json`` of at least one visit; return the content of the latter."""
     lesions = [{**_identity(visit), **row} for visit in visits for row in visit.lesions]
     write_tsv(check_path(out_dir, ".tsv"), tuple(LESION_COLUMNS), lesions)
-    rows = [*map(visit_row, visits), *map(_failed_row, failures)]
+    rows = [visit_row(visit) for visit in visits]
+    rows += [{**_identity(visit), "status": "failed", "reason": why} for visit, why in failures]
     write_tsv(check_path(out_dir, ".tsv", "visits"), tuple(VISIT_COLUMNS), rows)
     content = {
         "Name": "Check of lesion segmentation on own scans",
@@ -127,12 +117,8 @@ def write_results(
     return content
 
 
-def _identity(visit: VisitCheck | Failure) -> Row:
+def _identity(visit: VisitCheck | Visit) -> Row:
     return dict(identity_cells(visit.participant, visit.session))
-
-
-def _failed_row(failure: Failure) -> Row:
-    return {**_identity(failure), "status": "failed", "reason": failure.reason}
 
 
 def visit_row(visit: VisitCheck) -> Row:

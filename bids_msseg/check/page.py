@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,32 +71,27 @@ def render_check(
     reference: Mapping[str, Any] | None,
 ) -> str:
     """Fill the page; ``content`` is that of ``check.json``."""
-    everything = _by_level(content, "all")["all"]
     headlines = {
-        "painted lesions found": everything,
+        "painted lesions found": _by_level(content, "all")["all"],
         FALSE_POSITIVES["n_false"]: content["FalsePositives"]["n_false"],
         LOADS["smallest_change_ml"]: content["Load"]["smallest_change_ml"],
         LOADS["dice"]: content["Load"]["dice"],
     }
+    sources = {THESE_SCANS: content}
+    if reference is not None:
+        sources[PAINTED] = reference
+    volumes = {name: _by_size(source) for name, source in sources.items()}
+    false_positives = {name: source["FalsePositives"] for name, source in sources.items()}
+    loads = {name: source["Load"] for name, source in sources.items()}
     return page.render(
         "check.html",
         content=content,
         cohort="" if reference is None else str(reference.get("Cohort", "")),
         headlines=[(name, value(row), interval(row)) for name, row in headlines.items()],
         rates=[(title, _rates(by, content, reference)) for by, title in GROUPS.items()],
-        volumes=_compare(
-            "size, mm³",
-            {str(row["size"]): str(row["size"]) for row in content["Volumes"]},
-            _with_reference(_by_size, content, reference),
-        ),
-        false_positives=_compare(
-            "",
-            FALSE_POSITIVES,
-            _with_reference(lambda source: source["FalsePositives"], content, reference),
-        ),
-        loads=_compare(
-            "", LOADS, _with_reference(lambda source: source["Load"], content, reference)
-        ),
+        volumes=_compare("size, mm³", {size: size for size in volumes[THESE_SCANS]}, volumes),
+        false_positives=_compare("", FALSE_POSITIVES, false_positives),
+        loads=_compare("", LOADS, loads),
         plots=_agreement(content["Load"], visits),
         visits=_visits(visits),
     )
@@ -133,14 +128,11 @@ def _value_with_interval(row: Row | None) -> str:
 
 def _compare(first: str, labels: Labels, sources: Mapping[str, Mapping[str, Row]]) -> Table:
     """Create a table of the same values from several sources, side by side."""
-    headings = tuple(Heading(label, "", (), None) for label in (first, *sources))
-    return Table(
-        headings,
-        tuple(
-            (label, *(_value_with_interval(rows.get(name)) for rows in sources.values()))
-            for name, label in labels.items()
-        ),
+    rows = (
+        (label, *(_value_with_interval(values.get(name)) for values in sources.values()))
+        for name, label in labels.items()
     )
+    return Table(tuple(map(Heading, (first, *sources))), tuple(rows))
 
 
 def _rates(by: str, content: Mapping[str, Any], reference: Mapping[str, Any] | None) -> Table:
@@ -158,16 +150,6 @@ def _by_level(content: Mapping[str, Any], by: str, part: str = "Sensitivity") ->
     return {str(row["level"]): row for row in content.get(part, ()) if row["by"] == by}
 
 
-def _with_reference(
-    part: Callable[[Mapping[str, Any]], Mapping[str, Row]],
-    content: Mapping[str, Any],
-    reference: Mapping[str, Any] | None,
-) -> dict[str, Mapping[str, Row]]:
-    """Return the same part of the check and of the labelled cohort."""
-    sources = {THESE_SCANS: part(content)}
-    return sources if reference is None else {**sources, PAINTED: part(reference)}
-
-
 def _by_size(content: Mapping[str, Any]) -> dict[str, Row]:
     return {str(row["size"]): row for row in content["Volumes"]}
 
@@ -175,12 +157,10 @@ def _by_size(content: Mapping[str, Any]) -> dict[str, Row]:
 def _visits(visits: Sequence[VisitCheck]) -> Table:
     rows = [visit_row(visit) for visit in visits]
     numbers = {name for name in VISITS if any(isinstance(row[name], int | float) for row in rows)}
-    headings = (
-        Heading(label, "", (), 3 if name in numbers else None) for name, label in VISITS.items()
+    headings = tuple(
+        Heading(label, digits=3 if name in numbers else None) for name, label in VISITS.items()
     )
-    return Table(
-        tuple(headings), tuple(tuple(_cell(row[name]) for name in VISITS) for row in rows)
-    )
+    return Table(headings, tuple(tuple(_cell(row[name]) for name in VISITS) for row in rows))
 
 
 def _cell(content: object) -> str:

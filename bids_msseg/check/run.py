@@ -21,7 +21,7 @@ from bids_msseg.bids.dataset import check_directories, write_dataset_files, writ
 from bids_msseg.bids.paths import logs_dir
 from bids_msseg.bids.record import VisitRecord, read_records
 from bids_msseg.bids.visit import Visit
-from bids_msseg.check.files import PROGRAM, Failure, read_all, read_reference, write_results
+from bids_msseg.check.files import PROGRAM, read_all, read_reference, write_results
 from bids_msseg.check.jobs import Job, Plan, do_visit, is_finished
 from bids_msseg.check.page import write_page
 from bids_msseg.check.visit import Cut
@@ -38,16 +38,9 @@ LOGGER = logging.getLogger("bids_msseg")
 MEMORY_GB: Final = 4.0
 """Memory that one visit may need."""
 PREPARING: Final = (
-    "conform",
-    "brain",
-    "coregister",
-    "bias",
-    "template",
-    "check_brain",
-    "anatomy",
-    "stack",
+    "conform", "brain", "coregister", "bias", "template", "check_brain", "anatomy", "stack",
     "quality",
-)
+)  # fmt: skip
 """Starts of the names of the app's steps that a check does, too."""
 
 
@@ -170,7 +163,6 @@ def expected_seconds(records: Sequence[VisitRecord], runs: int) -> float | None:
 
 
 def _announce(jobs: Sequence[Job], plan: Plan, workers: int) -> None:
-    """Log the number of visits and the expected time."""
     each = expected_seconds(read_records(jobs[0].out_dir), plan.runs)
     if each is None:
         about = "expected time not known before the first visit: OUTPUT_DIR has no visit of msseg"
@@ -234,10 +226,7 @@ def _write(config: RunConfig, jobs: Sequence[Job], errors: Mapping[str, MssegErr
     if not visits:
         return
     failed = [job.visit for job in jobs if job.visit.key in errors]
-    failures = [
-        Failure(visit.participant, visit.session, public_text(errors[visit.key].message, config))
-        for visit in failed
-    ]
+    failures = [(visit, public_text(errors[visit.key].message, config)) for visit in failed]
     reference = read_reference()
     with _writing(out):
         content = write_results(out, visits, failures, settings, reference)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -82,48 +82,38 @@ def sensitivity(lesions: Iterable[tuple[str, Row]]) -> list[Row]:
     """Estimate the share of (patient, row) lesions found, by size, region and strength."""
     lesion_rows = list(lesions)
     strengths = tuple(f"{strength:g}" for strength in STRENGTHS)
-    return [
-        *_rates("all", ("all",), lesion_rows, lambda _: "all"),
-        *_rates("size", SIZE_LEVELS, lesion_rows, lambda row: str(row["size"])),
-        *_rates("region", REGION_LABELS, lesion_rows, lambda row: str(row["region"])),
-        *_rates("strength", strengths, lesion_rows, _strength),
-        *_rates("size, region", _crossed(REGION_LABELS), lesion_rows, _by_size("region")),
-        *_rates("size, strength", _crossed(strengths), lesion_rows, _by_size("strength")),
-    ]
-
-
-def _strength(row: Row) -> str:
-    return f"{row['strength']:g}" if "strength" in row else ""
+    levels = {
+        "all": ("all",),
+        "size": SIZE_LEVELS,
+        "region": REGION_LABELS,
+        "strength": strengths,
+        "size, region": _crossed(REGION_LABELS),
+        "size, strength": _crossed(strengths),
+    }
+    return [row for by in levels for row in _rates(by, levels[by], lesion_rows)]
 
 
 def _crossed(levels: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"{size}, {level}" for level in levels for size in SIZE_LEVELS)
 
 
-def _by_size(name: str) -> Callable[[Row], str]:
-    def level(row: Row) -> str:
-        level_name = _strength(row) if name == "strength" else str(row[name])
-        return f"{row['size']}, {level_name}"
+def _level(row: Row, name: str) -> str:
+    """Return the level of a lesion; empty without a strength, as of lesions that experts drew."""
+    if name == "strength":
+        return f"{row['strength']:g}" if "strength" in row else ""
+    return "all" if name == "all" else str(row[name])
 
-    return level
 
-
-def _rates(
-    by: str,
-    levels: Sequence[str],
-    lesions: Sequence[tuple[str, Row]],
-    level_of: Callable[[Row], str],
-) -> list[Row]:
-    members: dict[str, list[tuple[str, Row]]] = {level: [] for level in levels}
+def _rates(by: str, levels: Iterable[str], lesions: Sequence[tuple[str, Row]]) -> list[Row]:
+    members: dict[str, list[tuple[str, bool]]] = {level: [] for level in levels}
     for patient, row in lesions:
-        members.get(level_of(row), []).append((patient, row))
+        level = ", ".join(_level(row, name) for name in by.split(", "))
+        members.get(level, []).append((patient, bool(row["found"])))
     return [
         {
             "by": by,
             "level": level,
-            **asdict(
-                rate([bool(row["found"]) for _, row in group], [patient for patient, _ in group])
-            ),
+            **asdict(rate([hit for _, hit in group], [patient for patient, _ in group])),
         }
         for level, group in members.items()
         if group or ", " not in by
@@ -171,17 +161,13 @@ def _volumes(lesions: Sequence[tuple[str, Row]]) -> list[Row]:
     """Average (found - painted) / painted over found lesions."""
     result = []
     for level in ("all", *SIZE_LEVELS):
-        errors = [
+        found = [
             (patient, float(row["found_mm3"]) / float(row["volume_mm3"]) - 1)
             for patient, row in lesions
             if row["found"] and level in ("all", row["size"])
         ]
-        result.append(
-            {
-                "size": level,
-                **_mean([value for _, value in errors], [patient for patient, _ in errors]),
-            }
-        )
+        errors, patients = [error for _, error in found], [patient for patient, _ in found]
+        result.append({"size": level, **_mean(errors, patients)})
     return result
 
 
@@ -205,10 +191,11 @@ def load_agreement(visits: Sequence[VisitCheck]) -> dict[str, Row]:
             spreads, patients, agreement.smallest_change, fewest=1
         ),
     }
-    dice = [(visit.participant, _number(row["dice"])) for visit in visits for row in visit.rescans]
+    owners = [visit.participant for visit in visits for _ in visit.rescans]
+    dice = [row["dice"] for visit in visits for row in visit.rescans]  # None: undefined
     return {
         **{name: _estimate(estimate.value, estimate) for name, estimate in estimates.items()},
-        "dice": _mean([value for _, value in dice], [patient for patient, _ in dice]),
+        "dice": _mean([math.nan if value is None else value for value in dice], owners),
     }
 
 
@@ -221,11 +208,6 @@ def _repeats(visit: VisitCheck) -> tuple[float, float, float, float]:
 def _spread(loads: Sequence[float]) -> tuple[float, float]:
     """Return the sum of squares about the mean, and its degrees of freedom."""
     return float(np.var(loads) * len(loads)), float(len(loads) - 1)
-
-
-def _number(value: float | None) -> float:
-    """Convert None to NaN, which JSON does not have."""
-    return math.nan if value is None else float(value)
 
 
 def bound(reference: Mapping[str, Any] | None) -> str:

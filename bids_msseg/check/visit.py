@@ -123,12 +123,10 @@ def _outside(preprocessed: Preprocessed, grid: Volume) -> Mask:
 def _blur(preprocessed: Preprocessed, contrast: str) -> NDArray[np.float64]:
     if contrast not in preprocessed.images:
         return np.zeros(3)
-    move = (
-        inverse(preprocessed.transforms[contrast])
-        if contrast in preprocessed.transforms
-        else np.eye(4)
-    )
-    return voxel_blur(preprocessed.images[contrast], move, preprocessed.stack.affine)
+    to_flair = np.eye(4)
+    if contrast in preprocessed.transforms:
+        to_flair = inverse(preprocessed.transforms[contrast])
+    return voxel_blur(preprocessed.images[contrast], to_flair, preprocessed.stack.affine)
 
 
 def _noise(measures: Mapping[str, float], contrast: str) -> float:
@@ -214,7 +212,8 @@ def _lesion_rows(
             "index": at + 1,
             "volume_mm3": float(volumes[at]),
             "size": size_level(float(volumes[at])),
-            "region": _region(int(regions[at])),
+            # none beyond the field of view of the FLAIR
+            "region": Region(regions[at]).label if regions[at] else None,
             "strength": painted.strengths[at],
             "flair_contrast": painted.added[at],
             "x": float(world[at, 0]),
@@ -226,11 +225,6 @@ def _lesion_rows(
         }
         for at in range(len(volumes))
     ]
-
-
-def _region(code: int) -> str | None:
-    """Return the name of a region; None beyond the field of view of the FLAIR."""
-    return Region(code).label if code else None
 
 
 def scan_again(

@@ -42,13 +42,11 @@ class Outcome:
     notes: tuple[str, ...] = ()  # how the mask values were interpreted
 
 
-def load(pair: Pair, rules: Rules) -> Masks:
-    """Read both masks on the grid of the manual one; DataError for other grids or damage."""
-    return _read_pair(pair, rules)[0]
+def read_pair(pair: Pair, rules: Rules) -> tuple[Masks, tuple[str, ...]]:
+    """Read both masks on the grid of the manual one, and notes on how values were interpreted.
 
-
-def _read_pair(pair: Pair, rules: Rules) -> tuple[Masks, tuple[str, ...]]:
-    """Read both masks, and return them with notes on how their values were interpreted."""
+    Raises DataError for other grids or damage.
+    """
     if not (pair.same_grid or rules.resample):
         raise DataError(
             f"{pair.auto.name} and {pair.manual.name} are on different grids",
@@ -59,14 +57,13 @@ def _read_pair(pair: Pair, rules: Rules) -> tuple[Masks, tuple[str, ...]]:
     manual_lesions, manual_note = lesion_voxels(truth.data, pair.manual.name, rules.mask_values)
     auto_lesions, auto_note = lesion_voxels(auto.data, pair.auto.name)
     frame = truth.with_data(manual_lesions)
+    probability = None if pair.probability is None else _image_on(_read(pair.probability), frame)
     masks = Masks.of(
         _mask_on(auto.with_data(auto_lesions), frame),
         frame.data,
         frame.affine,
         min_volume=rules.min_volume,
-        probability=None
-        if pair.probability is None
-        else _image_on(_read(pair.probability), frame),
+        probability=probability,
         brain=None if pair.brain is None else _mask_on(_read(pair.brain), frame),
     )
     return masks, tuple(f"{pair.key}: {note}" for note in (manual_note, auto_note) if note)
@@ -94,8 +91,8 @@ def _image_on(volume: Volume, frame: Volume) -> NDArray[np.float32]:
 
 
 def compare(pair: Pair, rules: Rules) -> Outcome:
-    """Measure the agreement of the masks of one visit; raises DataError as :func:`load`."""
-    masks, notes = _read_pair(pair, rules)
+    """Measure the agreement of the masks of one visit; DataError as in :func:`read_pair`."""
+    masks, notes = read_pair(pair, rules)
     visit = {"name": pair.key, "site": pair.site}
     subject = visit | {
         "participant_id": pair.participant,
@@ -144,10 +141,8 @@ def _template_regions(frame: Volume, to_template: Affine) -> NDArray[np.int8]:
 
 def picture(pair: Pair, rules: Rules, subject: Row, lesions: Sequence[Row]) -> Case:
     """Load masks and FLAIR of one visit on the grid of the manual mask, for the page."""
-    data = load(pair, rules)
-    frame = data.frame
-    image = None if pair.flair is None else _image_on(_read(pair.flair), frame)
-    x, y, z = frame.spacing.tolist()
+    data, _ = read_pair(pair, rules)
+    image = None if pair.flair is None else _image_on(_read(pair.flair), data.frame)
     return Case(
         pair.key,
         pair.site,
@@ -156,7 +151,6 @@ def picture(pair: Pair, rules: Rules, subject: Row, lesions: Sequence[Row]) -> C
         data.manual,
         data.auto_labels,
         data.manual_labels,
-        (x, y, z),
         data.affine,
         subject,
         tuple(lesions),

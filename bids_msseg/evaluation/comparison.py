@@ -130,17 +130,7 @@ def comparison_rows(pairs: Sequence[Pair]) -> tuple[tuple[str, ...], list[dict[s
     """Return columns and rows of ``before_after.tsv``, one row per visit."""
     columns = ["visit", "site", "in_initial_training_data"]
     columns += [f"{name}_{when}" for name in SHOWN for when in ("before", "after")]
-    rows = []
-    for pair in pairs:
-        row: dict[str, Any] = {
-            "visit": pair.before.visit,
-            "site": pair.before.site,
-            "in_initial_training_data": pair.in_training_data,
-        }
-        for name in SHOWN:
-            row[f"{name}_before"] = getattr(pair.before, name)
-            row[f"{name}_after"] = None if pair.after is None else getattr(pair.after, name)
-        rows.append(row)
+    rows = [dict(zip(columns, [*_identity(p), *_scores(p)], strict=True)) for p in pairs]
     return tuple(columns), rows
 
 
@@ -148,30 +138,32 @@ def comparison_table(pairs: Sequence[Pair]) -> str:
     """Format a Markdown table of every visit and of the mean over counted visits, with its n."""
     head = ["visit", "site", "seen before"]
     head += [f"{title} {when}" for title in SHOWN.values() for when in ("before", "after")]
-    lines = [" | ".join(head), " | ".join("---" for _ in head)]
-    for pair in pairs:
-        cells = [cell for name in SHOWN for cell in _cells(pair, name)]
-        lines.append(
-            " | ".join((pair.before.visit, pair.before.site, pair.in_training_data, *cells))
-        )
+    lines = [head, ["---"] * len(head)]
+    lines += [[*_identity(pair), *map(_number, _scores(pair))] for pair in pairs]
     eligible = counted(pairs)
     people = len({pair.patient for pair in eligible})
-    means = [
-        _number(_mean(eligible, name, when)) for name in SHOWN for when in ("before", "after")
-    ]
-    lines.append(" | ".join((f"**mean, n = {people}**", "", "", *means)))
-    return "\n".join(f"| {line} |" for line in lines)
+    means = [_mean(eligible, name, when) for name in SHOWN for when in ("before", "after")]
+    lines.append([f"**mean, n = {people}**", "", "", *map(_number, means)])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _cells(pair: Pair, name: str) -> tuple[str, str]:
-    after = math.nan if pair.after is None else getattr(pair.after, name)
-    return _number(getattr(pair.before, name)), _number(after)
+def _identity(pair: Pair) -> tuple[str, str, str]:
+    return pair.before.visit, pair.before.site, pair.in_training_data
 
 
 def _mean(pairs: Sequence[Pair], name: str, when: str) -> float:
     scores = [getattr(pair, when) for pair in pairs]
     values = [getattr(score, name) for score in scores if score is not None]
     return estimate_mean(values, draws=1).mean
+
+
+def _scores(pair: Pair) -> list[float]:
+    """Return the shown scores, each before and after; NaN if no patient could be held out."""
+    return [
+        math.nan if score is None else getattr(score, name)
+        for name in SHOWN
+        for score in (pair.before, pair.after)
+    ]
 
 
 def _number(value: float) -> str:

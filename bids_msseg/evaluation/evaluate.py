@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import logging
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from bids_msseg import __version__
@@ -16,8 +18,7 @@ from bids_msseg.errors import DataError, ExitCode, NoInputError, UsageError, con
 from bids_msseg.evaluation.case import Outcome, Rules, compare, picture
 from bids_msseg.evaluation.figures import Row
 from bids_msseg.evaluation.files import Choice, Pair, Pairing, Places, find_pairs, other_spaces
-from bids_msseg.evaluation.segmenters import segmenter_rows
-from bids_msseg.evaluation.tables import all_tables
+from bids_msseg.evaluation.tables import all_tables, segmenter_rows
 from bids_msseg.evaluation.text import describe, dictionary, notes
 from bids_msseg.reports.evaluation.data import ALL_SITES, COMPARED, TABLES, Case, Evaluation
 
@@ -64,10 +65,9 @@ def evaluate(settings: Settings) -> ExitCode:
         name: list(compare_all(pairing.pairs, settings.rules, settings.nprocs))
         for name, pairing in pairings.items()
     }
-    for note in (
-        note for visits in outcomes.values() for outcome in visits for note in outcome.notes
-    ):
-        LOGGER.warning("%s", note)
+    for outcome in chain.from_iterable(outcomes.values()):
+        for note in outcome.notes:
+            LOGGER.warning("%s", note)
     first = next(iter(outcomes))
     result = assemble(settings, pairings[first], outcomes[first])
     if settings.segmenters:
@@ -83,7 +83,6 @@ def evaluate(settings: Settings) -> ExitCode:
 
 
 def _find_all_pairs(settings: Settings) -> dict[str, Pairing]:
-    """Find the masks of every segmenter and check that they can be compared."""
     pairings: dict[str, Pairing] = {}
     for name, single in settings.by_segmenter.items():
         pairings[name] = find_pairs(single.auto, single.manual, single.places)
@@ -101,7 +100,7 @@ def _compare_segmenters(outcomes: Mapping[str, Sequence[Outcome]]) -> list[Row]:
     """Build the table of all segmenters and log differences of the main metrics."""
     first = next(iter(outcomes))
     rows = segmenter_rows(
-        {name: [outcome.subject for outcome in outcomes[name]] for name in outcomes}
+        {name: [outcome.subject for outcome in visits] for name, visits in outcomes.items()}
     )
     for row in rows:
         if row["metric"] in HEADLINES and row["segmenter"] != first:
@@ -153,13 +152,10 @@ def compare_all(pairs: Sequence[Pair], rules: Rules, nprocs: int) -> Iterator[Ou
 
 def assemble(settings: Settings, pairing: Pairing, outcomes: Sequence[Outcome]) -> Evaluation:
     """Combine tables, definitions, notes and a loader of cases; one outcome per pair, in order."""
-    tables: dict[str, list[Row]] = all_tables(
-        outcomes, pairing.without_auto, pairing.without_manual
-    )
     return Evaluation(
         f"{_name(settings.auto)} against {_name(settings.manual)}",
-        _loader(pairing.pairs, outcomes, settings.rules),
-        tables,
+        partial(_cases, pairing.pairs, outcomes, settings.rules),
+        all_tables(outcomes, pairing.without_auto, pairing.without_manual),
         describe(),
         notes(settings.rules.min_volume),
     )
@@ -170,23 +166,17 @@ def _name(choice: Choice) -> str:
     return folder if choice.desc is None else f"{folder} ({choice.desc})"
 
 
-def _loader(
-    pairs: Sequence[Pair], outcomes: Sequence[Outcome], rules: Rules
-) -> Callable[[], Iterator[Case]]:
-    def cases() -> Iterator[Case]:
-        for pair, outcome in zip(pairs, outcomes, strict=True):
-            yield picture(pair, rules, outcome.subject, outcome.lesions)
-
-    return cases
+def _cases(pairs: Sequence[Pair], outcomes: Sequence[Outcome], rules: Rules) -> Iterator[Case]:
+    for pair, outcome in zip(pairs, outcomes, strict=True):
+        yield picture(pair, rules, outcome.subject, outcome.lesions)
 
 
 def write_tables(result: Evaluation, settings: Settings) -> None:
     """Write every table with its data dictionary, and the settings as ``evaluation.json``."""
     for stem, columns in {**TABLES, **COMPARED}.items():
-        if stem not in result.tables:
-            continue
-        write_json(settings.out / f"{stem}.json", dictionary(stem))
-        write_tsv(settings.out / f"{stem}.tsv", columns, result.tables[stem])
+        if stem in result.tables:
+            write_json(settings.out / f"{stem}.json", dictionary(stem))
+            write_tsv(settings.out / f"{stem}.tsv", tuple(columns), result.tables[stem])
     write_json(
         settings.out / "evaluation.json",
         {
@@ -207,7 +197,6 @@ def _choice_record(choice: Choice) -> dict[str, str | None]:
 
 
 def _log_means(result: Evaluation) -> None:
-    """Log the means of the main metrics."""
     for row in result.tables["sites"]:
         shown = row["metric"] in HEADLINES
         if shown and (row["site"] != ALL_SITES or len(result.tables["subjects"]) == 1):

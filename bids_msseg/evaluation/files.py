@@ -114,7 +114,6 @@ Visit = tuple[str, str | None]
 
 
 def _masks(choice: Choice) -> dict[Visit, list[Path]]:
-    """List the masks of a folder by participant and session."""
     if not choice.folder.is_dir():
         raise NoInputError(
             f"the folder {choice.folder} does not exist",
@@ -139,16 +138,10 @@ def _selectable_values(*choices: Choice) -> str:
     spaces = other_spaces(*choices)
     hints = [spaces] if spaces else []
     for choice, option in zip(choices, ("--auto-desc", "--manual-desc"), strict=True):
-        entities = [name_entities(path.name)[0] for path in _images(choice.folder)]
-        descriptions = sorted(
-            {
-                labels["desc"]
-                for labels in entities
-                if "desc" in labels and labels["desc"] != "brain"
-            }
-        )
+        entities = (name_entities(path.name)[0] for path in _images(choice.folder))
+        descriptions = {labels["desc"] for labels in entities if "desc" in labels} - {"brain"}
         if descriptions:
-            hints.append(f"possible values of {option}: {', '.join(descriptions)}")
+            hints.append(f"possible values of {option}: {', '.join(sorted(descriptions))}")
     return "; ".join(hints) or "select another label with --auto-label and --manual-label"
 
 
@@ -156,19 +149,14 @@ def other_spaces(auto: Choice, manual: Choice) -> str:
     """Describe which other ``space-`` values would match, by option; empty if none."""
     hints = []
     for choice, option in ((auto, "--auto-space"), (manual, "--manual-space")):
-        named = [
-            (path.name, name_entities(path.name)[0].get("space", ""))
-            for path in _images(choice.folder)
-        ]
-        spaces = sorted(
-            {
-                space
-                for name, space in named
-                if space not in ("", choice.space) and replace(choice, space=space).takes(name)
-            }
-        )
+        spaces = set()
+        for path in _images(choice.folder):
+            space = name_entities(path.name)[0].get("space", "")
+            if replace(choice, space=space).takes(path.name):
+                spaces.add(space)
+        spaces -= {"", choice.space}
         if spaces:
-            hints.append(f"possible values of {option}: {', '.join(spaces)}")
+            hints.append(f"possible values of {option}: {', '.join(sorted(spaces))}")
     return "; ".join(hints)
 
 
@@ -230,6 +218,7 @@ def _pair(
     region_folder = _below(places.regions or choices[0].folder, visit)
     key = visit_key(participant, session)
     probability = auto.with_name(auto.name.replace("_mask.nii", "_probseg.nii"))
+    grids = [check_header(path) for path in masks]
     return Pair(
         key,
         f"sub-{participant}",
@@ -242,7 +231,7 @@ def _pair(
         _first([region_folder], f"{key}_*seg-regions_dseg.nii*"),
         _first([region_folder], f"{key}_*from-FLAIR_to-MNI152NLin2009aSym_*xfm.txt"),
         _flair(key, visit, folders[0], places.bids_dir),
-        _same_grid(auto, manual),
+        is_same_grid(grids[0].shape, grids[0].affine, grids[1].shape, grids[1].affine),
     )
 
 
@@ -265,9 +254,3 @@ def _flair(key: str, visit: Visit, auto: Path, bids_dir: Path | None) -> Path | 
     raw = [] if bids_dir is None else [_below(bids_dir, visit)]
     raw_flair = _first(raw, f"{key}*_FLAIR.nii*")
     return raw_flair or _first([auto], f"{key}_*desc-preproc_FLAIR.nii*")
-
-
-def _same_grid(auto: Path, manual: Path) -> bool:
-    """Return whether the headers of two images describe the same grid."""
-    first, second = check_header(auto), check_header(manual)
-    return is_same_grid(first.shape, first.affine, second.shape, second.affine)

@@ -103,7 +103,6 @@ def _nothing_labelled(bids_dir: Path, labels: Path) -> NoInputError:
 def _pair(
     visit: Visit, labels: Path, consensus: Path, site: str, mask_values: MaskValues
 ) -> LabelledFiles:
-    """Collect the files of a visit that has a manual mask."""
     brain_given = visit.brain_mask is not None
     stem = f"{visit.key}_space-FLAIR_desc-brain_mask.nii.gz"
     brain = visit.brain_mask or visit_dir(consensus, visit) / "anat" / stem
@@ -216,7 +215,7 @@ def _describe(consensus: Path) -> None:
 def _write(
     target: Path, volume: Volume, description: str, sources: Sequence[Path], values: MaskValues
 ) -> None:
-    """Write an image, and then its sidecar, which records the sources."""
+    # the sidecar is written last: it shows that the image is complete
     _sidecar(target).unlink(missing_ok=True)
     write_atomic(target, lambda path: save_volume(volume, path))
     about = {"Description": description, "Type": "Lesion", **_origin(sources, values)}
@@ -224,12 +223,10 @@ def _write(
 
 
 def _is_up_to_date(target: Path, sources: Sequence[Path], values: MaskValues) -> bool:
-    """Return whether an image is up to date with these sources and mask values."""
     if not (is_newer([target], sources) and _sidecar(target).is_file()):
         return False
     recorded = json.loads(_sidecar(target).read_text(encoding="utf-8"))
-    expected = _origin(sources, values)
-    return all(recorded.get(name) == value for name, value in expected.items())
+    return bool(_origin(sources, values).items() <= recorded.items())
 
 
 def _origin(sources: Sequence[Path], values: MaskValues) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -19,26 +19,11 @@ from bids_msseg.lesions.comparison.rules import AnimaRule
 from bids_msseg.lesions.delineate import delineate
 
 MIN_VOLUME = 3.0
-COLUMNS = (
-    "visit",
-    "site",
-    "method",
-    "dice",
-    "ppv",
-    "sensitivity",
-    "lesion_f1",
-    "lesion_sensitivity",
-    "lesion_ppv",
-    "lesion_f1_anima",
-    "false_components",
-    "load_ml",
-    "truth_ml",
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Agreement of one prediction with the manual mask; see :data:`COLUMNS`."""
+    """Agreement of one prediction with the manual mask; the fields are :data:`COLUMNS`."""
 
     visit: str
     site: str
@@ -55,6 +40,10 @@ class Score:
     truth_ml: float
 
 
+COLUMNS = tuple(item.name for item in fields(Score))
+"""Columns of ``scores.tsv``."""
+
+
 def score(mask: NDArray[np.bool_], truth: Volume, *, visit: str, site: str, method: str) -> Score:
     """Compare a mask with a manual mask on the same grid; lesions count from 3 mm³ on."""
     lesions = truth.data > 0.5
@@ -62,11 +51,7 @@ def score(mask: NDArray[np.bool_], truth: Volume, *, visit: str, site: str, meth
     voxels = voxel_agreement(mask, lesions, voxel_volume=size)
     any_rule = lesion_agreement(mask, lesions, voxel_volume=size, min_volume=MIN_VOLUME)
     anima = lesion_agreement(
-        mask,
-        lesions,
-        voxel_volume=size,
-        min_volume=MIN_VOLUME,
-        rule=AnimaRule.code_defaults(),
+        mask, lesions, voxel_volume=size, min_volume=MIN_VOLUME, rule=AnimaRule.code_defaults()
     )
     return Score(
         visit,
@@ -93,13 +78,13 @@ def site_means(scores: Iterable[Score]) -> list[tuple[str, str, int, dict[str, f
         people.setdefault(visit_score.visit.partition("_")[0], []).append(visit_score)
     means = []
     for (site, method), people in sorted(groups.items()):
-        values = {}
-        for name in COLUMNS[3:11]:
-            participant_means = [
-                _mean([getattr(visit_score, name) for visit_score in visits])
+        values = {
+            name: _mean(
+                _mean(getattr(visit_score, name) for visit_score in visits)
                 for visits in people.values()
-            ]
-            values[name] = _mean(participant_means)
+            )
+            for name in COLUMNS[3:11]
+        }
         means.append((site, method, len(people), values))
     return means
 

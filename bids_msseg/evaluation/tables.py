@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -46,9 +47,11 @@ def all_tables(
     without_manual: Mapping[str, str],
 ) -> dict[str, list[Row]]:
     """Build every table of an evaluation, as rows by file stem."""
-    sites = _sites(outcomes)
-    all_sites = Group(schema.ALL, schema.ALL_SITES, tuple(outcomes))
-    groups = [*sites, all_sites]
+    by_site: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        by_site.setdefault(outcome.subject["site"], []).append(outcome)
+    groups = [Group(schema.SITE, name, tuple(by_site[name])) for name in sorted(by_site)]
+    groups.append(Group(schema.ALL, schema.ALL_SITES, tuple(outcomes)))
     visits = [Group(schema.VISIT, outcome.subject["name"], (outcome,)) for outcome in outcomes]
     return {
         "subjects": [outcome.subject for outcome in outcomes],
@@ -62,33 +65,16 @@ def all_tables(
     }
 
 
-def _sites(outcomes: Sequence[Outcome]) -> list[Group]:
-    names = sorted({outcome.subject["site"] for outcome in outcomes})
-    return [
-        Group(
-            schema.SITE,
-            name,
-            tuple(outcome for outcome in outcomes if outcome.subject["site"] == name),
-        )
-        for name in names
-    ]
-
-
 def site_rows(group: Group) -> Iterator[Row]:
     """Average every metric over the visits of a site, and count undefined values."""
     for metric in schema.METRICS:
         values = group.column(metric)
         defined = [value for value in values if not math.isnan(value)]
-        mean = estimate_mean(values, group.patients)
         yield {
             "site": group.name,
             "metric": metric,
-            "n_patients": mean.n_patients,
-            "n_visits": mean.n_visits,
+            **asdict(estimate_mean(values, group.patients)),
             "n_undefined": len(values) - len(defined),
-            "mean": mean.mean,
-            "low": mean.low,
-            "high": mean.high,
             "median": float(np.median(defined)) if defined else math.nan,
             "minimum": min(defined, default=math.nan),
             "maximum": max(defined, default=math.nan),
@@ -112,14 +98,7 @@ def cohort_rows(
     )
     for name, values, statistic in statistics:
         estimate = agreement.estimate(values, group.patients, statistic)
-        yield start | {
-            "statistic": name,
-            "value": estimate.value,
-            "low": estimate.low,
-            "high": estimate.high,
-            "n_patients": estimate.n_patients,
-            "n_visits": estimate.n_visits,
-        }
+        yield start | {"statistic": name} | asdict(estimate)
     people = {"n_patients": len(set(group.patients)), "n_visits": len(group.outcomes)}
     empty = volumes == 0
     counts = {
@@ -204,3 +183,31 @@ def reliability_rows(group: Group) -> Iterator[Row]:
             "mean_probability": float(chart.mean_probability[number]),
             "share_lesion": float(chart.share_lesion[number]),
         }
+
+
+def segmenter_rows(scores: Mapping[str, Sequence[Row]]) -> list[Row]:
+    """Compare segmenters (rows of ``subjects``) with the first one on their common visits."""
+    by_visit = {name: {str(row["name"]): row for row in rows} for name, rows in scores.items()}
+    first = next(iter(by_visit))
+    shared = [name for name in by_visit[first] if all(name in rows for rows in by_visit.values())]
+    patients = [str(by_visit[first][visit]["participant_id"]) for visit in shared]
+    compared: list[Row] = []
+    for segmenter, metric in itertools.product(by_visit, schema.METRICS):
+        values, reference = (
+            [float(by_visit[name][visit][metric]) for visit in shared]
+            for name in (segmenter, first)
+        )
+        gains = [value - base for value, base in zip(values, reference, strict=True)]
+        gain = estimate_mean([math.nan] * len(gains) if segmenter == first else gains, patients)
+        compared.append(
+            {
+                "segmenter": segmenter,
+                "metric": metric,
+                **asdict(estimate_mean(values, patients)),
+                "difference": gain.mean,
+                "difference_low": gain.low,
+                "difference_high": gain.high,
+                "n_paired": gain.n_visits,
+            }
+        )
+    return compared

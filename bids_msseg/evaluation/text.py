@@ -6,12 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from bids_msseg.reports.evaluation import data as schema
-from bids_msseg.reports.evaluation.columns import (
-    COHORT_STATISTICS,
-    COMPARED_COLUMNS,
-    METRICS,
-    TABLE_COLUMNS,
-)
 
 _LEVELS: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
     ("subjects", "resampled"): {"yes": "the grids differed", "no": "the grids were the same"},
@@ -22,29 +16,29 @@ _LEVELS: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
         schema.TRUE: "automatic, with overlap",
         schema.FALSE: "automatic, without overlap",
     },
-    ("sites", "metric"): METRICS,
-    ("segmenters", "metric"): METRICS,
-    ("cohort", "statistic"): COHORT_STATISTICS,
+    ("sites", "metric"): schema.METRICS,
+    ("segmenters", "metric"): schema.METRICS,
+    ("cohort", "statistic"): schema.COHORT_STATISTICS,
     ("strata", "stratum"): {schema.SIZE: "volume", schema.REGION: "main region"},
 }
 
 
 def describe() -> dict[str, dict[str, str]]:
     """Return the meaning (with unit) of every column, metric and statistic, by file stem."""
-    extra = {"sites": METRICS, "cohort": COHORT_STATISTICS}
+    extra = {"sites": schema.METRICS, "cohort": schema.COHORT_STATISTICS}
     return {
         stem: {
             name: text + (f" ({unit})" if (unit := _unit(name)) else "")
             for name, text in {**columns, **extra.get(stem, {})}.items()
         }
-        for stem, columns in TABLE_COLUMNS.items()
+        for stem, columns in schema.TABLES.items()
     }
 
 
 def dictionary(stem: str) -> dict[str, Any]:
     """Build the BIDS data dictionary of the table with the given file stem."""
     entries: dict[str, Any] = {}
-    for name, text in {**TABLE_COLUMNS, **COMPARED_COLUMNS}[stem].items():
+    for name, text in {**schema.TABLES, **schema.COMPARED}[stem].items():
         entries[name] = {"Description": text}
         if unit := _unit(name):
             entries[name]["Units"] = unit

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.freesurfer import freesurfer_names
 from bids_msseg.imaging.resample import resample
-from bids_msseg.imaging.template import EMBEDDED, find_label_image, has_content, load_template
+from bids_msseg.imaging.template import EMBEDDED, has_content, load_template
 from bids_msseg.imaging.volume import UNREADABLE, Affine, Volume
 from bids_msseg.spaces import EMBEDDED_ATLAS, atlas_name
 
@@ -37,10 +37,10 @@ class Atlas:
     names: Mapping[int, str]  # of all other labels in the image
 
 
-def read_atlas(path: Path, *, table: Path | None = None) -> Atlas:
+def read_atlas(path: Path) -> Atlas:
     """Read a label image and its names; NoInputError if missing, DataError if unusable."""
     volume = _read_labels(path)
-    table_file = table or find_table(path)
+    table_file = find_table(path)
     if table_file is not None:
         table_names = read_names(table_file)
     else:
@@ -48,23 +48,6 @@ def read_atlas(path: Path, *, table: Path | None = None) -> Atlas:
     labels = [int(label) for label in np.unique(volume.data) if label]
     names = {label: table_names.get(label, f"label {label}") for label in labels}
     return Atlas(atlas_name(path), volume, names)
-
-
-def templateflow_atlas(
-    template: str,
-    atlas: str,
-    *,
-    desc: str | None = None,
-    resolution: int = 1,
-    cohort: str | None = None,
-    home: Path | None = None,
-    online: bool = True,
-) -> Atlas:
-    """Read an atlas of TemplateFlow; ``desc``, as 400Parcels7Networks, selects one of several."""
-    path = find_label_image(
-        template, atlas, desc=desc, resolution=resolution, cohort=cohort, home=home, online=online
-    )
-    return read_atlas(path)
 
 
 def embedded_atlas() -> Atlas:
@@ -82,11 +65,7 @@ def embedded_atlas() -> Atlas:
 
 
 def atlas_onto(
-    atlas: Atlas,
-    shape: tuple[int, int, int],
-    affine: Affine,
-    *,
-    transform: Affine | None = None,
+    atlas: Atlas, shape: tuple[int, int, int], affine: Affine, *, transform: Affine | None = None
 ) -> NDArray[np.int32]:
     """Resample labels by nearest neighbour; ``transform``: world mm of the grid to the atlas."""
     return resample(atlas.volume, shape, affine, transform=transform, order=0).data

@@ -50,12 +50,7 @@ class CheckedBrain:
 
 
 def check_brain(
-    flair: Volume,
-    mask: Mask,
-    template: Volume,
-    to_template: Affine,
-    *,
-    repair: bool = True,
+    flair: Volume, mask: Mask, template: Volume, to_template: Affine, *, repair: bool = True
 ) -> CheckedBrain:
     """Compare a brain mask with the template's; ``to_template`` maps FLAIR mm to template mm."""
     template_brain = mask_onto(template, flair.shape, flair.affine, transform=to_template)

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_msseg.errors import DataError, IoError
-from bids_msseg.imaging.files import replacing
 from bids_msseg.imaging.header import (
     MAX_EXPANSION,
     UNCHECKED_BYTES,
@@ -23,7 +22,7 @@ from bids_msseg.imaging.header import (
     image_label,
     open_image,
 )
-from bids_msseg.imaging.volume import Volume, save_volume
+from bids_msseg.imaging.volume import Volume, replacing, save_volume
 
 
 @dataclass(frozen=True, slots=True)

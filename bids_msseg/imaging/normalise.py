@@ -97,10 +97,7 @@ def zscore(
 
 
 def build_stack(
-    images: Mapping[str, Volume],
-    brain: Volume,
-    *,
-    transforms: Mapping[str, Affine] | None = None,
+    images: Mapping[str, Volume], brain: Volume, *, transforms: Mapping[str, Affine] | None = None
 ) -> Stack:
     """Normalise contrasts on a 1 mm grid; ``transforms`` map FLAIR mm to the contrast's mm.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,28 +22,21 @@ MIN_VISITS = 4
 MIN_TYPICAL_DISTANCE = 0.1
 MAX_DISTANCE_RATIO = 0.8
 """Another contrast is named if its distance is below this share of that of the given one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits beyond which a measure is a fault; ``seen`` is a lower limit."""
-
-    cut_cm2: float = 40.0  # normal up to 27, half a head 100
-    seen: float = 0.95
-    jump: float = 0.34  # SDs; normal up to 0.25 with 8 mm slices
-    ripple: float = 0.24
-    noise: float = 0.45  # SDs, without training visits
-    slice_mm: float = 8.5  # without training visits
-    noisier: float = 1.3  # times the training's maximum
-    thicker: float = 1.15  # times the training's maximum
-    distance: float = 5.5
+MAX_CUT_CM2 = 40.0  # normal up to 27, half a head 100
+MIN_SEEN = 0.95
+MAX_JUMP = 0.34  # SDs; normal up to 0.25 with 8 mm slices
+MAX_RIPPLE = 0.24
+MAX_NOISE = 0.45  # SDs, without training visits
+MAX_SLICE_MM = 8.5  # without training visits
+NOISIER, THICKER = 1.3, 1.15  # times the training's maximum
+MAX_DISTANCE = 5.5
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingVisits:
     """Measures of the training visits, with which other visits are compared."""
 
-    measures: tuple[Measures, ...] = field(default=())
+    measures: tuple[Measures, ...] = ()
 
     def distance(self, measures: Measures) -> float | None:
         """Return the distance from the nearest training visit; None if too few are comparable."""
@@ -90,20 +83,16 @@ class TrainingVisits:
         return max(values, default=None)
 
 
-def find_faults(
-    measures: Measures,
-    training: TrainingVisits | None = None,
-    limits: Limits | None = None,
-) -> tuple[str, ...]:
+def find_faults(measures: Measures, training: TrainingVisits | None = None) -> tuple[str, ...]:
     """List what is unusual about a visit; without ``training``, limits are absolute."""
-    visits, bounds = training or TrainingVisits(), limits or Limits()
-    faults = [*_whole_faults(measures, bounds)]
+    visits = training or TrainingVisits()
+    faults = _whole_faults(measures)
     for contrast in CONTRASTS:
         if f"{contrast}_seen" in measures:
             faults += _appearance_faults(measures, contrast, visits)
-            faults += _image_faults(measures, contrast, visits, bounds)
+            faults += _image_faults(measures, contrast, visits)
     distance = visits.distance(measures)
-    if distance is not None and distance > bounds.distance:
+    if distance is not None and distance > MAX_DISTANCE:
         faults.append(
             f"the distance to the training images is {distance:.1f} times the usual distance "
             "between training images: expect more errors than in held-out patients"
@@ -111,11 +100,11 @@ def find_faults(
     return tuple(faults)
 
 
-def _whole_faults(measures: Measures, limits: Limits) -> list[str]:
+def _whole_faults(measures: Measures) -> list[str]:
     if measures["brain_ml"] == 0:
         return ["the brain mask is empty"]
     faults = list(brain_notes(np.ones(1, bool), measures["brain_ml"] * 1000))
-    if measures["cut_cm2"] > limits.cut_cm2:
+    if measures["cut_cm2"] > MAX_CUT_CM2:
         faults.append(
             "the field of view cuts off a part of the brain: the brain mask touches the edge over "
             f"{measures['cut_cm2']:.0f} cm²"
@@ -133,27 +122,26 @@ def _appearance_faults(measures: Measures, contrast: str, training: TrainingVisi
     return [f"the {contrast} image looks like a {nearest} image: check the file names"]
 
 
-def _image_faults(
-    measures: Measures, contrast: str, training: TrainingVisits, limits: Limits
-) -> list[str]:
-    values = {name: measures[f"{contrast}_{name}"] for name in ("seen", "ripple", "slice_mm")}
+def _image_faults(measures: Measures, contrast: str, training: TrainingVisits) -> list[str]:
+    seen, ripple, slice_mm = (
+        measures[f"{contrast}_{name}"] for name in ("seen", "ripple", "slice_mm")
+    )
     faults = []
-    if values["seen"] < limits.seen:
-        share = 100 * values["seen"]
-        faults.append(f"the {contrast} image covers only {share:.0f} % of the brain")
+    if seen < MIN_SEEN:
+        faults.append(f"the {contrast} image covers only {100 * seen:.0f} % of the brain")
     names = [f"{contrast}_noise_{axis}" for axis in "xyz"]
     noise = max(measures[name] for name in names)
     highest = training.maximum(names)
-    if noise > (limits.noise if highest is None else limits.noisier * highest):
+    if noise > (MAX_NOISE if highest is None else NOISIER * highest):
         faults.append(
             f"the {contrast} image is noisy: noise of {noise:.2f} standard deviations of the brain"
         )
     thickest = training.maximum([f"{contrast}_slice_mm"])
-    if values["slice_mm"] > (limits.slice_mm if thickest is None else limits.thicker * thickest):
-        faults.append(f"the {contrast} image has thick slices: {values['slice_mm']:.1f} mm")
-    if measures.get(f"{contrast}_jump", 0.0) > limits.jump:
+    if slice_mm > (MAX_SLICE_MM if thickest is None else THICKER * thickest):
+        faults.append(f"the {contrast} image has thick slices: {slice_mm:.1f} mm")
+    if measures.get(f"{contrast}_jump", 0.0) > MAX_JUMP:
         faults.append(f"the brightness of the {contrast} image differs between slices")
-    if values["ripple"] > limits.ripple:
+    if ripple > MAX_RIPPLE:
         faults.append(f"the {contrast} image shows repeated edges, as from motion")
     return faults
 

@@ -111,11 +111,7 @@ def smooth_before_coarser(volume: Volume, spacing: float) -> Volume:
 
 
 def mask_onto(
-    mask: Volume,
-    shape: tuple[int, int, int],
-    affine: Affine,
-    *,
-    transform: Affine | None = None,
+    mask: Volume, shape: tuple[int, int, int], affine: Affine, *, transform: Affine | None = None
 ) -> NDArray[np.bool_]:
     """Resample a binary mask onto another grid linearly, with a threshold of one half."""
     soft = mask.with_data(mask.data.astype(np.float32))

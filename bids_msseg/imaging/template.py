@@ -15,13 +15,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 from bids_msseg.errors import DataError, NoInputError, TemporaryError
 from bids_msseg.imaging.conform import canonical
-from bids_msseg.imaging.volume import Volume, load_volume
+from bids_msseg.imaging.volume import Volume, load_or_raise, load_volume
 
 EMBEDDED = "MNI152NLin2009aSym"
 NIFTI = [".nii.gz", ".nii"]
@@ -39,18 +38,13 @@ class Template:
 
 
 def load_template(
-    name: str = EMBEDDED,
-    *,
-    resolution: int = 1,
-    cohort: str | None = None,
-    home: Path | None = None,
-    online: bool = True,
+    name: str = EMBEDDED, *, resolution: int = 1, home: Path | None = None, online: bool = True
 ) -> Template:
     """Load a template by name; NoInputError if missing, TemporaryError if fetching fails."""
-    if name == EMBEDDED and resolution == 1 and cohort is None:
+    if name == EMBEDDED and resolution == 1:
         return _embedded()
     with _templateflow_home(home):
-        return _from_templateflow(name, resolution, cohort, home, online)
+        return _from_templateflow(name, resolution, home, online)
 
 
 def find_label_image(
@@ -59,13 +53,12 @@ def find_label_image(
     *,
     desc: str | None = None,
     resolution: int = 1,
-    cohort: str | None = None,
     home: Path | None = None,
     online: bool = True,
 ) -> Path:
     """Find a ``_dseg`` by ``atlas-``, else ``seg-``; NoInputError unless exactly one matches."""
     hint = _prefill(name, f"atlas='{atlas}', resolution={resolution}, suffix='dseg'")
-    query: dict[str, Any] = {"resolution": resolution, "cohort": cohort, "extension": NIFTI}
+    query: dict[str, Any] = {"resolution": resolution, "cohort": None, "extension": NIFTI}
     query |= {"suffix": "dseg"}
     if desc is not None:
         query["desc"] = desc
@@ -122,13 +115,11 @@ def _templateflow_home(home: Path | None) -> Iterator[None]:
             os.environ["TEMPLATEFLOW_HOME"] = before
 
 
-def _from_templateflow(
-    name: str, resolution: int, cohort: str | None, home: Path | None, online: bool
-) -> Template:
+def _from_templateflow(name: str, resolution: int, home: Path | None, online: bool) -> Template:
     """Load a template from local files; fetch it only if they are missing."""
     hint = _prefill(name, f"resolution={resolution}, suffix=['T1w', 'mask']")
     _check_home(home, online, hint)
-    query = {"resolution": resolution, "cohort": cohort, "extension": NIFTI}
+    query: dict[str, Any] = {"resolution": resolution, "cohort": None, "extension": NIFTI}
     query |= {"atlas": None, "hemi": None, "label": None}
     with _fetching(name, hint):
         client = _client(home)
@@ -261,10 +252,5 @@ def _assemble(name: str, image_path: Path, mask_path: Path | None) -> Template:
 
 
 def _read(path: Path) -> Volume:
-    try:
-        return canonical(load_volume(path))
-    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
-        raise DataError(
-            f"the template file {path} is damaged: {error}",
-            hint="delete it so that it is downloaded again",
-        ) from error
+    hint = "delete it so that it is downloaded again"
+    return canonical(load_or_raise(path, f"the template file {path} is damaged", hint=hint))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,8 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import DTypeLike, NDArray
 
-from bids_msseg.errors import DataError
+from bids_msseg.errors import DataError, convert_os_error
+from bids_msseg.io import atomic
 
 __all__ = ["Volume", "load_volume", "save_volume"]
 
@@ -133,6 +135,16 @@ def save_volume(volume: Volume, path: Path | str, dtype: DTypeLike | None = None
         Type on disk; the array's own where not given.
     """
     nib.save(to_image(volume, dtype), path)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield a temporary path with the same extension; rename it to the target on success."""
+    hint = "make the folder writable and leave enough free space"
+    with convert_os_error(f"cannot write {target}", hint=hint):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.replacing(target) as temporary:
+            yield temporary
 
 
 def to_image(volume: Volume, dtype: DTypeLike | None = None) -> nib.Nifti1Image:

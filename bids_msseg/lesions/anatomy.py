@@ -52,12 +52,6 @@ class OwnAnatomy:
     from_own_fluid: bool
     note: str = ""
 
-    @property
-    def ventricles(self) -> Mask:
-        """Lateral and third ventricles, shape (X, Y, Z)."""
-        mask: Mask = self.labels == RegionAnatomy.VENTRICLE
-        return mask
-
 
 def own_anatomy(
     images: Mapping[str, Array], brain: Mask, prior: NDArray[np.integer], spacing: Spacing

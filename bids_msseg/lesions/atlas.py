@@ -49,19 +49,16 @@ def load_per_region(
     atlas: NDArray[np.integer],
     voxel_volume: float,
     names: Mapping[int, str],
-    *,
-    probability: NDArray[np.floating] | None = None,
 ) -> tuple[RegionLoad, ...]:
     """Divide a lesion mask or labels among regions, sorted by label with 0 last; mm³ per voxel."""
-    for image in (atlas, probability):
-        if image is not None and image.shape != lesions.shape:
-            raise ValueError(f"lesions {lesions.shape} and atlas {image.shape} differ in grid")
+    if atlas.shape != lesions.shape:
+        raise ValueError(f"lesions {lesions.shape} and atlas {atlas.shape} differ in grid")
     if lesions.dtype == bool:
         lesions = label_lesions(lesions, voxel_volume=voxel_volume)
     present, sizes = np.unique(atlas, return_counts=True)
     values = np.union1d(present, np.array([OUTSIDE, *names], np.int64)).astype(np.int64)
     parts = _parts(lesions, atlas, values)
-    voxels = parts.sum(axis=0) if probability is None else _expected(probability, atlas, values)
+    voxels = parts.sum(axis=0)
     # label 0 comes last, so that it loses a draw
     order = np.argsort(values == OUTSIDE, kind="stable")
     counts = np.bincount(parts[:, order].argmax(axis=1), minlength=len(values))
@@ -84,16 +81,6 @@ def _parts(
     codes = ranks * len(values) + np.searchsorted(values, atlas.reshape(-1)[used])
     counts = np.bincount(codes, minlength=len(present) * len(values))
     return counts.reshape(len(present), len(values)).astype(np.int64)
-
-
-def _expected(
-    probability: NDArray[np.floating], atlas: NDArray[np.integer], values: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Add up a probability over each region."""
-    used = np.flatnonzero(probability)
-    codes = np.searchsorted(values, atlas.reshape(-1)[used])
-    weights = probability.reshape(-1)[used].astype(np.float64)
-    return np.bincount(codes, weights, minlength=len(values)).astype(np.float64)
 
 
 def _row(

@@ -101,7 +101,8 @@ def fill_lesions(
     mean = float(np.average(image[counted], weights=normal[counted].astype(float)))
     box = bounding_box(inside, margin=int(np.ceil(REACH_SD * SCALES_MM[0] / edges.min())))
     distance = ndimage.distance_transform_edt(~inside[box], sampling=edges).astype(np.float32)
-    normal[box][_border(inside[box], distance)] = 0
+    # voxels of adjacent thick slices may contain part of a lesion as well
+    normal[box][(distance <= BORDER_MM) | ndimage.binary_dilation(inside[box])] = 0
     difference = (image[box] - np.float32(mean)).astype(np.float32)
     spread = float(np.average((image[counted] - mean) ** 2))
     fill = np.float32(mean) + _fill(difference, normal[box], edges, spread, texture, rng)
@@ -125,12 +126,6 @@ def _normal_white_matter(image: Array, inside: Mask, white_matter: NDArray[Any])
     limit = OUTLIER_SD * 1.4826 * np.median(np.abs(values - median))
     usable &= np.abs(image - median) <= limit
     return np.where(usable, white_matter, 0).astype(np.float32)
-
-
-def _border(inside: Mask, distance: Array) -> Mask:
-    """Mark lesions and voxels that may contain part of one, also in adjacent thick slices."""
-    border: Mask = (distance <= BORDER_MM) | ndimage.binary_dilation(inside)
-    return border
 
 
 def _fill(

@@ -158,14 +158,14 @@ class Column:
 
     name: str
     description: str
-    value: Callable[[LesionRow], float | str | None]
     units: str = ""
     digits: int = 2
     levels: Mapping[str, str] | None = None
+    read: Callable[[LesionRow], float | None] | None = None  # by default the field of that name
 
     def cell(self, row: LesionRow) -> str:
         """Format the value of a row; ``n/a`` if there is none."""
-        value = self.value(row)
+        value = self.read(row) if self.read else getattr(row, self.name)
         if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
             return MISSING
         return f"{value:.{self.digits}f}" if isinstance(value, float) else str(value)
@@ -188,7 +188,7 @@ def _coordinate(axis: int, *, template: bool) -> Column:
     name = f"centroid_template_{letter}" if template else f"centroid_{letter}"
     space = "of the template" if template else "of the image"
     text = f"{letter} coordinate of the centre of mass in the RAS+ world {space}"
-    return Column(name, text, value, "mm")
+    return Column(name, text, "mm", read=value)
 
 
 def _share(region: Region) -> Column:
@@ -196,63 +196,48 @@ def _share(region: Region) -> Column:
     return Column(
         f"share_{region.label}",
         f"Share of the lesion's voxels in the {region_name} region",
-        lambda row: row.shares[region - 1],
         digits=3,
+        read=lambda row: row.shares[region - 1],
     )
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column("index", "Value of the lesion in the label image", lambda row: row.index),
-    Column("volume_mm3", "Volume", lambda row: row.volume_mm3, "mm^3"),
-    Column("n_voxels", "Number of voxels", lambda row: row.n_voxels),
+    Column("index", "Value of the lesion in the label image"),
+    Column("volume_mm3", "Volume", "mm^3"),
+    Column("n_voxels", "Number of voxels"),
     *(_coordinate(axis, template=False) for axis in range(3)),
     *(_coordinate(axis, template=True) for axis in range(3)),
-    Column(
-        "p_cnn1",
-        "Mean probability from the candidate net inside the lesion",
-        lambda row: row.p_cnn1,
-        digits=4,
-    ),
-    Column(
-        "p_final",
-        "Mean final probability inside the lesion",
-        lambda row: row.p_final,
-        digits=4,
-    ),
+    Column("p_cnn1", "Mean probability from the candidate net inside the lesion", digits=4),
+    Column("p_final", "Mean final probability inside the lesion", digits=4),
     Column(
         "p_cnn2_lesion",
         "Probability from the refinement net that the candidate is a lesion",
-        lambda row: row.p_cnn2_lesion,
         digits=4,
     ),
     Column(
         "region",
         "Main region as the McDonald criteria define it; if the lesion touches both the "
         "periventricular and the juxtacortical band, the one that holds more of its voxels",
-        lambda row: row.region,
         levels=_REGION_LEVELS,
     ),
     *(_share(region) for region in Region),
     Column(
         "status",
         "Whether the candidate is kept as a lesion",
-        lambda row: row.status,
         levels={"kept": "in the lesion mask", "rejected": "not in the lesion mask; see reason"},
     ),
-    Column("reason", "Why the candidate was rejected", lambda row: row.reason),
+    Column("reason", "Why the candidate was rejected"),
     Column(
         "confidence",
         "For a kept lesion: share of lesions with the same p_final that touched a lesion marked "
         "by experts, in patients that were not used for training; n/a if the weights have no "
         "calibration",
-        lambda row: row.confidence,
         digits=3,
     ),
     Column(
         "image_quality",
         "Result of the image check for the whole visit; the reasons are in its record, on its "
         "page and in group_lesions.tsv",
-        lambda row: row.image_quality,
         levels={
             "ok": "no check raised a flag",
             "flagged": "the images are unusual: the result may be wrong",

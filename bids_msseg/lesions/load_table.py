@@ -103,9 +103,7 @@ def _means(labelled: _LabelledVoxels, image: NDArray[np.floating] | None) -> NDA
 
 
 def _regions(
-    labels: NDArray[np.integer],
-    region_map: NDArray[np.integer] | None,
-    present: NDArray[np.int64],
+    labels: NDArray[np.integer], region_map: NDArray[np.integer] | None, present: NDArray[np.int64]
 ) -> tuple[list[str], list[Shares]]:
     """Return the main region of each lesion and its share in each region."""
     if region_map is None:

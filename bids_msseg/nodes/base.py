@@ -85,27 +85,20 @@ class Step(BaseInterface):  # type: ignore[misc]
         values = {name: value for name, value in self.inputs.get().items() if isdefined(value)}
         start, cpu_start = time.monotonic(), time.process_time()
         if self.inputs.measure:
-            _reset_peak()
+            # resets the kernel's count of this process's peak memory; see proc(5), clear_refs
+            with suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         results: dict[str, Any] = {"notes": [], **self.work(folder, **values)}
         results["seconds"] = round(time.monotonic() - start, 3)
         if self.inputs.measure:
             results["cpu_seconds"] = round(time.process_time() - cpu_start, 3)
-            results["memory_gb"] = round(_peak_gb(), 3)
+            # Linux counts in KiB
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            results["memory_gb"] = round(peak / 2**20, 3)
         return {**results, "outputs_file": save_json(folder / OUTPUTS_FILE, plain(results))}
 
     def _list_outputs(self) -> dict[str, Any]:
         return dict(self._results)
-
-
-def _reset_peak() -> None:
-    """Reset the kernel's count of this process's peak memory; see proc(5), clear_refs."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def _peak_gb() -> float:
-    """Return the peak resident memory of this process in GiB (Linux counts in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def save_json(target: Path, content: object) -> str:

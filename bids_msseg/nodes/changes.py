@@ -11,14 +11,8 @@ import numpy as np
 from nipype.interfaces.base import File, traits
 from scipy import ndimage
 
-from bids_msseg.bids.changes import (
-    FIGURES,
-    PairFiles,
-    PairResult,
-    VisitPair,
-    pair_files,
-)
-from bids_msseg.bids.paths import output_path
+from bids_msseg.bids.changes import FIGURES, PairFiles, PairResult, VisitPair, pair_files
+from bids_msseg.bids.derivatives import OUTPUTS, Output, preprocessed
 from bids_msseg.bids.record import VisitRecord, recorded_visit
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.imaging.registration.itk import write_itk_affine
@@ -144,8 +138,8 @@ class _Images:
         """Read the images of a finished visit."""
         visit = recorded_visit(record)
 
-        def name(**entities: Any) -> Path:
-            path = output_path(out_dir, visit, extension=".nii.gz", space="FLAIR", **entities)
+        def image(output: Output) -> Path:
+            path = output.path(out_dir, visit, ".nii.gz")
             if not path.is_file():
                 raise NoInputError(
                     f"{path.name} is missing, so {record.key} cannot be compared",
@@ -153,18 +147,18 @@ class _Images:
                 )
             return path
 
-        table = output_path(out_dir, visit, desc="lesions", suffix="stats", extension=".tsv")
+        table = OUTPUTS["lesion_stats"].path(out_dir, visit, ".tsv")
         rows = [row for row in read_tsv(table) if row.get("status", "kept") == "kept"]
         threshold = record.options.get("threshold")
-        labels = load_volume(name(suffix="dseg", seg="lesions"), np.int32)
+        labels = load_volume(image(OUTPUTS["labels"]), np.int32)
         if record.lesion_mask:
             # a given mask has no uncertain voxels
             probability = labels.with_data((labels.data > 0).astype(np.float32))
         else:
-            probability = load_volume(name(suffix="probseg", label="L"))
+            probability = load_volume(image(OUTPUTS["probseg"]))
         return cls(
-            flair=load_volume(name(suffix="FLAIR", desc="preproc")),
-            brain=load_volume(name(suffix="mask", desc="brain"), np.uint8),
+            flair=load_volume(image(preprocessed("FLAIR"))),
+            brain=load_volume(image(OUTPUTS["brain"]), np.uint8),
             probability=probability,
             labels=labels,
             table={int(row["index"]): row for row in rows},
@@ -265,11 +259,7 @@ def _draw(
     """Draw the pictures into the node's folder."""
     moved = _moved(earlier, later, grid.alignment.affine)
     mosaic = change_mosaic(
-        later.flair,
-        moved,
-        codes,
-        later.brain,
-        {int(code): mark for code, mark in MARKS.items()},
+        later.flair, moved, codes, later.brain, {int(code): mark for code, mark in MARKS.items()}
     )
     return _save_pictures(folder, {frame.key: frame.png for frame in mosaic.frames})
 

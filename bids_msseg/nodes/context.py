@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bids_msseg.bids.derivatives import NO_EXTRAS, Extras, with_anatomy
+from bids_msseg.bids.derivatives import NO_EXTRAS, Extras, is_met
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.sidecars import Method, Origin, bids_uri
 from bids_msseg.bids.visit import Visit
@@ -37,7 +37,7 @@ class DerivativesContext:
     @property
     def with_anatomy(self) -> bool:
         """Whether the networks must find the anatomy and, without a mask, the lesions."""
-        return with_anatomy(self.visit, self.extras)
+        return is_met("anatomy", self.visit, self.extras)
 
     def uri(self, path: Path) -> str:
         """Return the BIDS URI of an input or output."""

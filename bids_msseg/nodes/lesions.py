@@ -201,7 +201,7 @@ class _GridInputs(StepInputs):
     rim_mm = traits.Float(0.0, usedefault=True, desc="shown around the brain")
 
 
-class _GridOutputs(StepOutputs):
+class _ImageOutputs(StepOutputs):
     out_file = File()
 
 
@@ -209,7 +209,7 @@ class OntoGrid(Step):
     """Resample a contrast to the FLAIR as acquired: the brain, for figures with a rim."""
 
     input_spec = _GridInputs
-    output_spec = _GridOutputs
+    output_spec = _ImageOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the image."""
@@ -317,15 +317,11 @@ class _FillInputs(StepInputs):
     seed = traits.Int(0, usedefault=True)
 
 
-class _FillOutputs(StepOutputs):
-    out_file = File(desc="the image with filled lesions")
-
-
 class FillLesions(Step):
     """Fill lesions with the intensities of the white matter around them."""
 
     input_spec = _FillInputs
-    output_spec = _FillOutputs
+    output_spec = _ImageOutputs
 
     def work(self, folder: Path, **inputs: Any) -> dict[str, Any]:
         """Write the image; nothing for a contrast that was left out."""

@@ -13,12 +13,12 @@ from nipype.interfaces.base import File, traits
 
 from bids_msseg.bids import sidecars
 from bids_msseg.bids.derivatives import (
-    ATLASES,
     OUTPUTS,
     Output,
     filled,
     mask_in,
     preprocessed,
+    single_images,
     transform,
     unrequested_files,
 )
@@ -30,7 +30,7 @@ from bids_msseg.bids.sidecars import Origin, template_uri
 from bids_msseg.bids.visit import Visit, name_entities
 from bids_msseg.imaging.header import check_header
 from bids_msseg.imaging.volume import load_volume
-from bids_msseg.lesions.load import LesionRow, column_dictionary, rows_to_table, summarise
+from bids_msseg.lesions.load import LesionRow, rows_to_table, summarise
 from bids_msseg.models.anatomy import LABELS
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS, MEASURES, BrainVolumes, label_rows
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
@@ -132,11 +132,11 @@ class _Anatomy:
 
 
 def _publish_image(
-    context: DerivativesContext, source: str, sidecar: Mapping[str, Any], output: Output
+    context: DerivativesContext, source: str, output: Output, *values: Any, **named: Any
 ) -> None:
-    """Publish one file after its sidecar, so that no image lacks a sidecar."""
+    """Publish one file after its sidecar, made of the values, so that no image lacks one."""
     place = context.out_dir, context.visit
-    write_json(output.path(*place, ".json"), sidecar)
+    write_json(output.path(*place, ".json"), output.sidecar(*values, **named))
     publish(Path(source), output.path(*place, output.extensions[0]), keep=True)
 
 
@@ -148,23 +148,16 @@ _BRAIN_METHODS = {
 
 
 def _publish_flair_space(context: DerivativesContext, inputs: Mapping[str, Any]) -> None:
-    origin, method = context.flair_origin(*context.lesion_sources()), context.method()
+    method = replace(context.method(), brain_mask=_BRAIN_METHODS[inputs["brain_how"]])
     brain_masks = [context.visit.brain_mask] if context.visit.brain_mask else []
-    brain = context.flair_origin(*map(context.uri, [context.visit.flair, *brain_masks]))
-    how = _BRAIN_METHODS[inputs["brain_how"]]
-    contents = {
-        "brain": sidecars.brain_mask_sidecar(brain, method=how),
-        "ventricles": sidecars.ventricle_mask_sidecar(context.flair_origin()),
-        "anatomy": sidecars.anatomy_sidecar(context.flair_origin(), method),
-        "probseg": sidecars.probseg_sidecar(origin, method),
-        "labels": sidecars.dseg_sidecar(origin, method),
-        "candidates": sidecars.candidates_sidecar(origin, method),
-        "rejected": sidecars.rejected_sidecar(origin, method),
-        "mask": sidecars.lesion_mask_sidecar(origin, method),
+    sources = {
+        "brain": tuple(map(context.uri, [context.visit.flair, *brain_masks])),
+        "ventricles": context.sources(),
+        "anatomy": context.sources(),
     }
-    for name, content in contents.items():
-        if f"{name}_file" in inputs:
-            _publish_image(context, inputs[f"{name}_file"], content, OUTPUTS[name])
+    for name in single_images(context.visit, context.extras):
+        origin = context.flair_origin(*sources.get(name, context.lesion_sources()))
+        _publish_image(context, inputs[f"{name}_file"], OUTPUTS[name], origin, method)
 
 
 def _publish_preprocessed(context: DerivativesContext, inputs: Mapping[str, Any]) -> None:
@@ -175,8 +168,9 @@ def _publish_preprocessed(context: DerivativesContext, inputs: Mapping[str, Any]
         steps = ["bias field removed (N4)", "brain only"]
         if name != "FLAIR":
             steps.insert(1, "rigid to FLAIR")
-        content = sidecars.preproc_sidecar(name, origin, skull_stripped=True, steps=steps)
-        _publish_image(context, source, content, preprocessed(name))
+        _publish_image(
+            context, source, preprocessed(name), name, origin, skull_stripped=True, steps=steps
+        )
 
 
 def _used_names(what: str, inputs: Mapping[str, Any]) -> list[str]:
@@ -197,8 +191,8 @@ def _publish_spaces(context: DerivativesContext, inputs: Mapping[str, Any]) -> N
             grid = f"{resolution} (1 mm isotropic)" if resolution == "1" else resolution
             reference = template_uri(space, resolution or None)
             origin = Origin(sources, reference, grid, context.versions)
-        content = sidecars.lesion_mask_sidecar(origin, context.method())
-        _publish_image(context, source, content, mask_in(space, resolution or None))
+        output = mask_in(space, resolution or None)
+        _publish_image(context, source, output, origin, context.method())
 
 
 def _reference(context: DerivativesContext, space: str) -> str | None:
@@ -230,10 +224,8 @@ def _publish_transforms(context: DerivativesContext, inputs: Mapping[str, Any]) 
             else template_uri(space, 1)
             for space in (start, end)
         ]
-        content = sidecars.xfm_sidecar(
-            start, end, kind=kind, sources=pair, software=context.versions
-        )
-        _publish_image(context, source, content, transform(start, end))
+        details = {"kind": kind, "sources": pair, "software": context.versions}
+        _publish_image(context, source, transform(start, end), start, end, **details)
 
 
 def _publish_filled(context: DerivativesContext, inputs: Mapping[str, Any]) -> None:
@@ -242,13 +234,15 @@ def _publish_filled(context: DerivativesContext, inputs: Mapping[str, Any]) -> N
     for name, source in zip(names, files, strict=True):
         reference = context.uri(context.visit.contrasts[name])
         stripped = context.visit.skull_stripped(name)
-        content = sidecars.filled_sidecar(
+        _publish_image(
+            context,
+            source,
+            filled(name),
             name,
             Origin(tuple(sources), reference, software=context.versions),
             context.method(),
             skull_stripped=inputs["brain_how"] == "stripped" if stripped is None else stripped,
         )
-        _publish_image(context, source, content, filled(name))
 
 
 def _publish_tables(
@@ -260,19 +254,22 @@ def _publish_tables(
         write_tsv(anatomy, tuple(LABEL_COLUMNS), label_rows(brain))
     dseg = OUTPUTS["labels"].path(*place, ".tsv")
     write_tsv(dseg, sidecars.dseg_columns(), sidecars.dseg_rows(rows))
-    dictionary = column_dictionary()
-    write_json(OUTPUTS["lesion_stats"].path(*place, ".json"), dictionary)
-    write_tsv(OUTPUTS["lesion_stats"].path(*place, ".tsv"), tuple(dictionary), rows_to_table(rows))
+    _publish_table(context, OUTPUTS["lesion_stats"], rows_to_table(rows))
 
 
 def _publish_atlases(context: DerivativesContext, files: Iterable[str]) -> None:
     if not context.extras.atlases:
         return
     rows = [row for file in files for row in json.loads(Path(file).read_text("utf-8"))]
-    dictionary = sidecars.atlas_dictionary()
-    place = context.out_dir, context.visit
-    write_json(ATLASES.path(*place, ".json"), dictionary)
-    write_tsv(ATLASES.path(*place, ".tsv"), tuple(dictionary), rows)
+    _publish_table(context, OUTPUTS["atlases"], rows)
+
+
+def _publish_table(
+    context: DerivativesContext, output: Output, rows: Iterable[Mapping[str, Any]]
+) -> None:
+    place, columns = (context.out_dir, context.visit), output.sidecar()
+    write_json(output.path(*place, ".json"), columns)
+    write_tsv(output.path(*place, ".tsv"), tuple(columns), rows)
 
 
 def _publish_intermediate(context: DerivativesContext, inputs: Mapping[str, Any]) -> None:

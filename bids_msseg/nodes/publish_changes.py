@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,11 @@ from typing import Any
 from nipype.interfaces.base import File, traits
 
 from bids_msseg.bids.change_tables import change_dictionary, change_rows, code_table, codes_sidecar
-from bids_msseg.bids.changes import (
-    FIGURES,
-    PairFiles,
-    PairResult,
-    failed_summary,
-    pair_summary,
-)
+from bids_msseg.bids.changes import FIGURES, PairFiles, PairResult, failed_summary, pair_summary
+from bids_msseg.bids.derivatives import preprocessed
 from bids_msseg.bids.files import publish, write_json, write_tsv
-from bids_msseg.bids.paths import changes_path, output_path
+from bids_msseg.bids.paths import changes_path
 from bids_msseg.bids.record import read_record, recorded_visit, write_record
-from bids_msseg.bids.record_values import Scalar
 from bids_msseg.bids.sidecars import bids_uri, xfm_sidecar
 from bids_msseg.errors import DataError
 from bids_msseg.nodes.base import Step, StepInputs, StepOutputs
@@ -61,7 +55,7 @@ class PublishChanges(Step):
             _publish_figures(context.files, inputs["figure_files"][index])
         table = _publish_table(contexts, results)
         for context, result in zip(contexts, results, strict=True):
-            _update_record(context, _summary(context, result))
+            _update_record(context, result)
         return {"table_file": str(table)}
 
 
@@ -69,14 +63,7 @@ def _publish_images(context: PairContext, codes: Path, transform: Path) -> None:
     pair, files = context.pair, context.files
     session = pair.earlier.session or ""
     flairs = [
-        output_path(
-            context.out_dir,
-            recorded_visit(record),
-            space="FLAIR",
-            desc="preproc",
-            suffix="FLAIR",
-            extension=".nii.gz",
-        )
+        preprocessed("FLAIR").path(context.out_dir, recorded_visit(record), ".nii.gz")
         for record in (pair.earlier, pair.later)
     ]
     sources = [bids_uri(path, {"": context.out_dir}) for path in flairs]
@@ -120,20 +107,16 @@ def _publish_table(contexts: list[PairContext], results: list[PairResult]) -> Pa
     return path
 
 
-def _summary(context: PairContext, result: PairResult) -> dict[str, Scalar]:
-    pair, fingerprint = context.pair, context.fingerprint
-    if result.failure_reason:
-        return failed_summary(pair, result.failure_reason, result.hint, fingerprint)
-    return pair_summary(pair, result, fingerprint)
-
-
-def _update_record(context: PairContext, summary: Mapping[str, Scalar]) -> None:
+def _update_record(context: PairContext, result: PairResult) -> None:
     """Add the summary to the later visit's record; DataError if it was processed meanwhile."""
-    later = context.pair.later
+    pair, later, fingerprint = context.pair, context.pair.later, context.fingerprint
     record = read_record(context.out_dir, later.participant, later.session)
     if record is None or record.fingerprint != later.fingerprint:
         raise DataError(
             f"{later.key} was processed again while it was compared",
             hint="run the same command again when the other run has ended",
         )
-    write_record(context.out_dir, replace(record, changes=dict(summary)))
+    summary = pair_summary(pair, result, fingerprint)
+    if result.failure_reason:
+        summary = failed_summary(pair, result.failure_reason, result.hint, fingerprint)
+    write_record(context.out_dir, replace(record, changes=summary))

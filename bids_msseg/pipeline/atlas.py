@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bids_msseg.imaging.atlas import (
-    Atlas,
-    atlas_onto,
-    embedded_atlas,
-    read_atlas,
-    templateflow_atlas,
-)
+from bids_msseg.imaging.atlas import Atlas, atlas_onto, embedded_atlas, read_atlas
+from bids_msseg.imaging.template import find_label_image
 from bids_msseg.imaging.volume import Affine, Volume
 from bids_msseg.lesions.atlas import RegionLoad, load_per_region
 from bids_msseg.spaces import AtlasChoice
@@ -21,9 +16,10 @@ def load_atlas(choice: AtlasChoice) -> Atlas:
     if choice.kind == "embedded":
         return embedded_atlas()
     if choice.kind == "templateflow":
-        return templateflow_atlas(
+        path = find_label_image(
             choice.space, choice.source, desc=choice.desc, resolution=choice.resolution
         )
+        return read_atlas(path)
     return read_atlas(Path(choice.source))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bids_msseg.bids.derivatives import ATLASES
+from bids_msseg.bids.derivatives import OUTPUTS
 from bids_msseg.bids.record import VisitRecord, recorded_visit
 from bids_msseg.bids.sidecars import atlas_dictionary
 from bids_msseg.bids.visit import IDENTITY_COLUMNS, identity_cells
@@ -38,17 +38,14 @@ def atlas_rows(out_dir: Path, records: Iterable[VisitRecord]) -> list[Row]:
             continue
         cells = identity_cells(record.participant, record.session)
         visit = {name: cell or MISSING for name, cell in cells.items()}
-        for row in read_tsv(ATLASES.path(out_dir, recorded_visit(record), ".tsv")):
+        for row in read_tsv(OUTPUTS["atlases"].path(out_dir, recorded_visit(record), ".tsv")):
             joined.append({**visit, **{name: row.get(name, MISSING) for name in names}})
     return joined
 
 
 def group_atlas_dictionary() -> dict[str, Any]:
     """Describe the columns of ``group_lesions_atlas.tsv``."""
-    return {
-        **IDENTITY_COLUMNS,
-        **atlas_dictionary(),
-    }
+    return {**IDENTITY_COLUMNS, **atlas_dictionary()}
 
 
 def view_atlases(rows: Sequence[Row]) -> tuple[AtlasView, ...]:

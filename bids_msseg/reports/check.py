@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from bids_msseg.bids.files import read_small
+from bids_msseg.bids.files import read_json
 from bids_msseg.bids.paths import check_path
 
 
@@ -30,19 +29,16 @@ def check_page(out_dir: Path) -> str:
 
 def read_limits(out_dir: Path) -> LoadLimits | None:
     """Read the limits of agreement of the lesion load; None if they were not measured."""
+    content = read_json(check_path(out_dir, ".json"))
     try:
-        content = json.loads(read_small(check_path(out_dir, ".json")).decode("utf-8"))
-        settings = content["Settings"]
-        lower, upper = (
-            float(content["Load"][f"{end}_limit_ml"]["value"]) for end in ("lower", "upper")
-        )
+        settings, load = content["Settings"], content["Load"]
         limits = LoadLimits(
-            lower,
-            upper,
+            float(load["lower_limit_ml"]["value"]),
+            float(load["upper_limit_ml"]["value"]),
             str(settings["model_sha256"]),
             float(settings["threshold"]),
             float(settings["min_lesion_volume"]),
         )
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError):
         return None
-    return limits if math.isfinite(lower) and math.isfinite(upper) else None
+    return limits if math.isfinite(limits.lower_ml) and math.isfinite(limits.upper_ml) else None

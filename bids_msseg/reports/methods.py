@@ -55,7 +55,7 @@ def methods_paragraph(
         method = (
             _networks(model, sha256) if segmenter is None else _segmenter(segmenter, contrasts)
         )
-        detection = method + _of_threshold(threshold)
+        detection = f"{method}Voxels with a probability of at least {threshold:g} form the mask; "
     removed = (
         f"Before this step, lesion voxels inside the exclusion masks {excluded} were removed. "
         if excluded
@@ -101,10 +101,6 @@ def _segmenter(segmenter: ModelUse, contrasts: Sequence[str]) -> str:
         f"{', '.join(contrasts_read)} by {name}, not by the networks of bids_msseg "
         f"({'; '.join(details)}). "
     )
-
-
-def _of_threshold(threshold: float) -> str:
-    return f"Voxels with a probability of at least {threshold:g} form the mask; "
 
 
 def _of_masks(masks: str, model: str, sha256: str) -> str:

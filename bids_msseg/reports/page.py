@@ -81,9 +81,9 @@ def save_json(path: Path, content: Mapping[str, object]) -> Path:
 
 def save_table(
     path: Path, columns: Mapping[str, object], rows: Iterable[Mapping[str, object]]
-) -> tuple[Path, Path]:
-    """Write a TSV table and the data dictionary beside it, and return both paths."""
+) -> Path:
+    """Write a TSV table, and before it the data dictionary beside it; return the table's path."""
     lines = ["\t".join(columns)]
     lines += ["\t".join(format_cell(row[name]) for name in columns) for row in rows]
-    dictionary = save_json(path.with_suffix(".json"), columns)
-    return save(path, "\n".join(lines) + "\n"), dictionary
+    save_json(path.with_suffix(".json"), columns)
+    return save(path, "\n".join(lines) + "\n")

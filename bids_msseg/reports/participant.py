@@ -9,15 +9,15 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from bids_msseg.bids.derivatives import ATLASES
+from bids_msseg.bids.derivatives import OUTPUTS
 from bids_msseg.bids.order import HINT
-from bids_msseg.bids.paths import logs_dir, output_path, report_path
+from bids_msseg.bids.paths import logs_dir, report_path
 from bids_msseg.bids.record import VisitRecord, in_visit_order, read_records, recorded_visit
 from bids_msseg.bids.visit import CONTRASTS
 from bids_msseg.errors import NoInputError
 from bids_msseg.lesions.regions import REGION_LABELS, disseminated_in_space
+from bids_msseg.models.brain_volumes import MEASURES
 from bids_msseg.reports import page
-from bids_msseg.reports.brain import brain_view
 from bids_msseg.reports.changes import read_changes
 from bids_msseg.reports.check import check_page
 from bids_msseg.reports.images.drawing import FigureView, read_figures, view_figure
@@ -25,7 +25,9 @@ from bids_msseg.reports.images.volumes import Scene, read_scene
 from bids_msseg.reports.methods import references
 from bids_msseg.reports.qc import FORMAT, mask_digest
 from bids_msseg.reports.tables import Row, Table, arrange, read_tsv
-from bids_msseg.reports.text import MISSING, readable
+from bids_msseg.reports.text import MISSING, decimal, millilitres, readable
+
+FRACTION_DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +154,14 @@ def anchor_of(record: VisitRecord) -> str:
 
 
 def _view(out_dir: Path, record: VisitRecord) -> VisitView:
-    table = output_path(
-        out_dir, recorded_visit(record), suffix="stats", extension=".tsv", desc="lesions"
-    )
+    table = OUTPUTS["lesion_stats"].path(out_dir, recorded_visit(record), ".tsv")
     rows = read_tsv(table) if record.prefix else []
     scene = _scene(out_dir, record)
-    by_status = {status: _with_status(rows, status) for status in ("kept", "rejected")}
+    # a table without status contains kept lesions only
+    by_status = {
+        status: [row for row in rows if row.get("status", "kept") == status]
+        for status in ("kept", "rejected")
+    }
     tables = {status: arrange(status_rows) for status, status_rows in by_status.items()}
     return VisitView(
         record=record,
@@ -181,15 +185,25 @@ def _view(out_dir: Path, record: VisitRecord) -> VisitView:
         mask_sha256=mask_digest(out_dir, recorded_visit(record)) if record.prefix else "",
         crashes=tuple((Path(name).name, _link(name)) for name in record.crash_files),
         table_file=table.relative_to(out_dir).as_posix() if rows else None,
-        brain=brain_view(record),
+        brain=_brain(record),
         atlas_file=_atlas_file(out_dir, record),
     )
 
 
 def _atlas_file(out_dir: Path, record: VisitRecord) -> str | None:
-    path = ATLASES.path(out_dir, recorded_visit(record), ".tsv")
+    path = OUTPUTS["atlases"].path(out_dir, recorded_visit(record), ".tsv")
     exists = bool(record.prefix) and path.is_file()
     return path.relative_to(out_dir).as_posix() if exists else None
+
+
+def _brain(record: VisitRecord) -> tuple[tuple[str, str], ...]:
+    """List name and value of every brain measure of a visit; empty if unknown."""
+    views = []
+    for measure in MEASURES if record.brain_measures else ():
+        value = record.brain_measures.get(measure.name)
+        text = f"{millilitres(value)} mL" if measure.units else decimal(value, FRACTION_DIGITS)
+        views.append((readable(measure.name.removesuffix("_ml")), text))
+    return tuple(views)
 
 
 def _scene(out_dir: Path, record: VisitRecord) -> Scene:
@@ -200,7 +214,7 @@ def _scene(out_dir: Path, record: VisitRecord) -> Scene:
 
 
 def _rows(
-    rows: list[Row], table: Table | None, status: str, scene: Scene
+    rows: Sequence[Row], table: Table | None, status: str, scene: Scene
 ) -> tuple[LesionView, ...]:
     """Combine each row of a table with a point inside its lesion."""
     views = []
@@ -268,11 +282,6 @@ def _figures(out_dir: Path, record: VisitRecord) -> dict[str, FigureView]:
         return {}
     stored = read_figures(out_dir, recorded_visit(record))
     return {kind: view_figure(kind, frames) for kind, frames in stored.items()}
-
-
-def _with_status(rows: list[dict[str, str]], status: str) -> list[Row]:
-    """Select rows of one status; a table without status contains kept lesions only."""
-    return [row for row in rows if row.get("status", "kept") == status]
 
 
 def _link(name: str) -> str:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bids_msseg.bids.derivatives import OUTPUTS
 from bids_msseg.bids.files import read_small
-from bids_msseg.bids.paths import output_path
 from bids_msseg.bids.visit import Visit, visit_key
 from bids_msseg.errors import DataError, NoInputError
 from bids_msseg.reports.tables import read_tsv
@@ -55,9 +55,7 @@ class Review:
 
 def mask_digest(out_dir: Path, visit: Visit) -> str:
     """Return the SHA-256 of the lesion mask file on the FLAIR grid; empty without one."""
-    name = output_path(
-        out_dir, visit, space="FLAIR", label="L", suffix="mask", extension=".nii.gz"
-    )
+    name = OUTPUTS["mask"].path(out_dir, visit, ".nii.gz")
     return hashlib.sha256(name.read_bytes()).hexdigest() if name.is_file() else ""
 
 
@@ -110,7 +108,7 @@ def _read(file: Path, out_dir: Path, visits: Mapping[str, Visit]) -> tuple[str, 
             f"it was saved for another mask of {key} ({content['mask_sha256'][:12]}…, "
             f"now {current}): the visit has been processed again since"
         )
-    table = output_path(out_dir, visit, suffix="stats", extension=".tsv", desc="lesions")
+    table = OUTPUTS["lesion_stats"].path(out_dir, visit, ".tsv")
     volumes = _volumes(content["lesions"], read_tsv(table))
     return key, Review(
         file.name,

@@ -17,9 +17,9 @@ class Heading:
     """Heading of one table column, with its source columns in the TSV file."""
 
     label: str
-    unit: str
-    sources: tuple[str, ...]  # joined in one cell
-    digits: int | None  # decimals; None for text
+    unit: str = ""
+    sources: tuple[str, ...] = ()  # joined in one cell
+    digits: int | None = None  # decimals; None for text
 
 
 @dataclass(frozen=True, slots=True)

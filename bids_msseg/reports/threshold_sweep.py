@@ -39,13 +39,8 @@ SWEEP_COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
 
 def write_threshold_sweep(out_dir: Path, records: Iterable[VisitRecord]) -> Path:
     """Write ``group_lesions_thresholds.tsv`` and its JSON; return the table's path."""
-    rows = [
-        row
-        for record in records
-        if record.status == "ok"
-        for row in _rows(record, _probability(out_dir, record))
-    ]
-    return page.save_table(group_path(out_dir, ".tsv", "thresholds"), SWEEP_COLUMNS, rows)[0]
+    rows = [row for record in records if record.status == "ok" for row in _rows(out_dir, record)]
+    return page.save_table(group_path(out_dir, ".tsv", "thresholds"), SWEEP_COLUMNS, rows)
 
 
 def sweep(
@@ -62,7 +57,9 @@ def sweep(
     return results
 
 
-def _rows(record: VisitRecord, probability: Volume | None) -> list[dict[str, Any]]:
+def _rows(out_dir: Path, record: VisitRecord) -> list[dict[str, Any]]:
+    path = OUTPUTS["probseg"].path(out_dir, recorded_visit(record), ".nii.gz")
+    probability = load_if_readable(path)
     smallest = min_volume_of(record)
     min_volume = float(smallest) if isinstance(smallest, (int, float)) else 0.0
     results = {} if probability is None else sweep(probability, min_volume=min_volume)
@@ -77,9 +74,3 @@ def _rows(record: VisitRecord, probability: Volume | None) -> list[dict[str, Any
         values = {"threshold": threshold, "lesion_load_ml": load, "lesion_count": count}
         rows.append({**start, **values})
     return rows
-
-
-def _probability(out_dir: Path, record: VisitRecord) -> Volume | None:
-    """Read the probability map of a visit; None if it is missing or damaged."""
-    path = OUTPUTS["probseg"].path(out_dir, recorded_visit(record), ".nii.gz")
-    return load_if_readable(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -102,7 +101,9 @@ def compare_participants(
         if not all(_is_compared(context) for context in contexts):
             todo[f"sub-{participant}"] = contexts
     outcomes: list[ChangeOutcome] = []
-    for group in _chunks(list(todo), execution.chunk):
+    keys = list(todo)
+    for start in range(0, len(keys), execution.chunk):
+        group = keys[start : start + execution.chunk]
         workflows = {key: init_changes_wf(todo[key], seed=seed, threads=threads) for key in group}
         failures = run_workflows(workflows, execution)
         outcomes += [_outcome(todo[key], failures[key]) for key in group]
@@ -116,6 +117,7 @@ def _order(
     session_order: Sequence[str],
 ) -> VisitOrder:
     """Order the finished visits of a participant that are still in the dataset."""
+    top = None if bids_dir is None else bids_dir / f"sub-{participant}"
     flairs = {
         record.session: Path(record.contrasts["FLAIR"].file).name
         if "FLAIR" in record.contrasts
@@ -123,16 +125,10 @@ def _order(
         for record in records
         if record.status == "ok"
         and record.session is not None
-        and _is_in_dataset(bids_dir, record)
+        # records of sessions that were removed from the dataset stay in OUT
+        and (top is None or (top / f"ses-{record.session}").is_dir())
     }
     return order_sessions(bids_dir, participant, flairs, user_order=session_order)
-
-
-def _is_in_dataset(bids_dir: Path | None, record: VisitRecord) -> bool:
-    """Return whether the session exists; records of removed sessions stay in OUT."""
-    if bids_dir is None:
-        return True
-    return (bids_dir / f"sub-{record.participant}" / f"ses-{record.session}").is_dir()
 
 
 def _record_order(
@@ -159,10 +155,6 @@ def _with_order(record: VisitRecord, order: VisitOrder) -> VisitRecord:
     return replace(record, visit_number=number, order_source=order.description)
 
 
-def _chunks(keys: list[str], size: int) -> list[list[str]]:
-    return [keys[start : start + size] for start in range(0, len(keys), size)]
-
-
 def _later_record(context: PairContext) -> VisitRecord | None:
     later = context.pair.later
     return read_record(context.out_dir, later.participant, later.session)
@@ -170,12 +162,11 @@ def _later_record(context: PairContext) -> VisitRecord | None:
 
 def _is_compared(context: PairContext) -> bool:
     """Return whether OUT holds all files of a comparison, or of a failed attempt."""
-    later = context.pair.later
     record = _later_record(context)
     if record is None or record.changes.get("fingerprint") != context.fingerprint:
         return False
     files = context.files.figures[1:] if record.changes.get("failed") else context.files.all
-    tables = [changes_path(context.out_dir, later.participant, e) for e in (".tsv", ".json")]
+    tables = _tables(context.out_dir, context.pair.later.participant)
     return all(path.is_file() for path in (*files, *tables))
 
 
@@ -191,9 +182,11 @@ def _remove_obsolete(
         _remove(pair_files(out_dir, str(compared_session), record).all)
         write_record(out_dir, replace(record, changes={}))
     if records and not contexts:
-        for extension in (".tsv", ".json"):
-            with suppress(FileNotFoundError):
-                changes_path(out_dir, records[0].participant, extension).unlink()
+        _remove(_tables(out_dir, records[0].participant))
+
+
+def _tables(out_dir: Path, participant: str) -> list[Path]:
+    return [changes_path(out_dir, participant, extension) for extension in (".tsv", ".json")]
 
 
 def _remove(paths: Iterable[Path]) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from nipype.interfaces.base import isdefined
 from nipype.pipeline.engine import Workflow
 
+from bids_msseg.bids.files import write_tsv
 from bids_msseg.nodes.context import DerivativesContext
+from bids_msseg.reports.tables import read_tsv
+from bids_msseg.workflow.locks import VisitLocks
 from bids_msseg.workflow.plan import step_label, workflow_name
 from bids_msseg.workflow.plugins import SteadyMultiProcPlugin
 
@@ -171,3 +174,14 @@ def _quiet_nipype() -> Iterator[None]:
 def visit_folder(execution: Execution, context: DerivativesContext) -> Path:
     """Return the folder of a visit's nodes."""
     return execution.work_dir / TOP / workflow_name(context)
+
+
+def add_usage(path: Path, usage: Iterable[Usage], locks: VisitLocks) -> None:
+    """Add or replace the usage of steps in a table that other runs may change, with a lock."""
+    locks.acquire(path.name, wait=True)
+    try:
+        rows = {(row.get("visit"), row.get("step")): row for row in read_tsv(path)}
+        rows |= {(step_usage.visit, step_usage.step): asdict(step_usage) for step_usage in usage}
+        write_tsv(path, [column.name for column in fields(Usage)], rows.values())
+    finally:
+        locks.release(path.name)

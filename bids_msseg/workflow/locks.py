@@ -69,7 +69,9 @@ class VisitLocks:
         flags = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
         try:
             while True:
-                descriptor = self._descriptor(file)
+                if file not in self._open:
+                    self._open[file] = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                descriptor = self._open[file]
                 fcntl.lockf(descriptor, flags, 1, _byte_offset(name))
                 if _is_same(file, descriptor):
                     return True
@@ -80,11 +82,6 @@ class VisitLocks:
                 return False
             LOGGER.debug("no locks in %s: %s", file.parent, error)
             return True
-
-    def _descriptor(self, file: Path) -> int:
-        if file not in self._open:
-            self._open[file] = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        return self._open[file]
 
     def _release(self, file: Path, name: str) -> None:
         with suppress(OSError):
@@ -104,22 +101,16 @@ def note_running(
 
 
 def _with_current_status(out_dir: Path, record: VisitRecord, locks: VisitLocks) -> VisitRecord:
-    if _is_locked(record.key, locks):
+    if not locks.acquire(record.key):
         return replace(
             record,
             status="running",
             reason="still running: another run is processing this visit",
             hint="wait for that run to finish, then run the group level or this command again",
         )
+    locks.release(record.key)
     # the run that held the lock may have written its result after the record was read
     return read_record(out_dir, record.participant, record.session) or record
-
-
-def _is_locked(name: str, locks: VisitLocks) -> bool:
-    if not locks.acquire(name):
-        return True
-    locks.release(name)
-    return False
 
 
 def _byte_offset(name: str) -> int:

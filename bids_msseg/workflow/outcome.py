@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a workflow that does not belong to a visit ended early."""
+    """Why a workflow ended early."""
 
     message: str
     hint: str
     code: int  # exit code
     crash_files: tuple[Path, ...] = ()
+    step: str = ""
 
 
 def find_outcome(
@@ -62,22 +63,27 @@ def find_outcome(
         if execution.clean:
             shutil.rmtree(folder, ignore_errors=True)
         return Outcome(context, True, seconds, usage=usage)
-    files = take_crash_files(crashes, name, visit.key)
-    failure = read_json(folder / FAILURE_FILE) or infer_failure(name, state, files, execution)
-    return Outcome(
-        context,
-        False,
-        seconds,
-        step=str(failure.get("step", "")),
+    failure = find_failure(name, visit.key, execution, state, crashes)
+    return Outcome(context, False, seconds, usage=usage, **asdict(failure))
+
+
+def find_failure(
+    name: str, key: str, execution: Execution, state: RunState, crashes: set[Path]
+) -> Failure:
+    """Return why a workflow failed, as a step recorded it or as inferred; take its crash files."""
+    files = take_crash_files(crashes, name, key)
+    recorded = read_json(execution.work_dir / TOP / name / FAILURE_FILE)
+    failure = recorded or _infer_failure(name, state, files, execution)
+    return Failure(
         message=str(failure.get("message", "")),
         hint=str(failure.get("hint", "")),
         code=int(failure.get("code", ExitCode.FAILURE)),
         crash_files=files,
-        usage=usage,
+        step=str(failure.get("step", "")),
     )
 
 
-def infer_failure(
+def _infer_failure(
     visit: str, state: RunState, crash_files: Sequence[Path], execution: Execution
 ) -> dict[str, Any]:
     """Infer why a step failed that could not record the reason itself."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nipype.pipeline.engine import Workflow
 
 from bids_msseg.imaging.template import EMBEDDED
@@ -108,13 +110,8 @@ def _check_brain(plan: VisitPlan) -> None:
 def _find_anatomy(plan: VisitPlan) -> None:
     """Adapt the ventricles of the template to the fluid of this brain."""
     plan.add(FindAnatomy(), "anatomy", mem_gb=1.0, threads=False)
-    plan.connect("bias", "flair_file", "anatomy", "flair_file")
-    plan.connect("check_brain", "mask_file", "anatomy", "mask_file")
+    _give_images(plan, "anatomy")
     plan.connect("template", "transform_file", "anatomy", "template_transform")
-    for contrast in plan.moving:
-        name = contrast.lower()
-        plan.connect("bias", f"{name}_file", "anatomy", f"{name}_file")
-        plan.connect(f"coregister_{contrast}", "transform_file", "anatomy", f"{name}_transform")
 
 
 def _sidecar(plan: VisitPlan) -> str:
@@ -234,50 +231,37 @@ def _check_quality(plan: VisitPlan) -> None:
 
 def _onto_flair(plan: VisitPlan) -> None:
     """Resample contrasts to the FLAIR as acquired: with a rim for figures, without for OUT."""
-    for contrast in plan.contrasts:
-        name = f"on_flair_{contrast}"
-        plan.add(_grid_step(plan), name, mem_gb=0.5, threads=False)
+    images = {f"on_flair_{contrast}": (contrast, 0.0) for contrast in plan.contrasts}
+    images["on_flair_head"] = ("FLAIR", WIDE_RIM_MM)
+    for name, (contrast, rim_mm) in images.items():
+        step = OntoGrid(reference_file=str(plan.context.visit.flair), rim_mm=rim_mm)
+        plan.add(step, name, mem_gb=0.5, threads=False)
         plan.connect("bias", f"{contrast.lower()}_file", name, "in_file")
         plan.connect("check_brain", "mask_file", name, "mask_file")
         if contrast != "FLAIR":
             plan.connect(f"conform_{contrast}", "out_file", name, "left_out_file")
             plan.connect(f"coregister_{contrast}", "attempt_file", name, "transform_file")
-    head = _grid_step(plan, rim_mm=WIDE_RIM_MM)
-    plan.add(head, "on_flair_head", mem_gb=0.5, threads=False)
-    plan.connect("bias", "flair_file", "on_flair_head", "in_file")
-    plan.connect("check_brain", "mask_file", "on_flair_head", "mask_file")
-
-
-def _grid_step(plan: VisitPlan, *, rim_mm: float = 0.0) -> OntoGrid:
-    return OntoGrid(reference_file=str(plan.context.visit.flair), rim_mm=rim_mm)
 
 
 def _other_spaces(plan: VisitPlan) -> None:
     """Threshold the probability on the T1w grid, on templates and on grids of files."""
     for name, (space, resolution) in plan.masks.items():
-        step = _mask_step(plan)
         if space == "T1w":
-            step.inputs.reference_file = str(plan.contrasts["T1w"])
-            step.inputs.invert = True
-            transform = "coregister_T1w"
+            reference = str(plan.contrasts["T1w"])
+            _add_mask(plan, name, "coregister_T1w", reference_file=reference, invert=True)
         else:
-            step.inputs.template, step.inputs.resolution = space, resolution
             transform = _template_node(plan, space, resolution)
-        _add_mask(plan, name, step, transform)
+            _add_mask(plan, name, transform, template=space, resolution=resolution)
     for grid in plan.context.extras.grids:
-        step = _mask_step(plan)
-        step.inputs.reference_file = grid.file
-        step.inputs.same_world = grid.world == "FLAIR"
-        step.inputs.invert = grid.world != "FLAIR"
-        transform = "" if grid.world == "FLAIR" else f"coregister_{grid.world}"
-        _add_mask(plan, f"space_{grid.name}", step, transform)
+        same = grid.world == "FLAIR"
+        transform = "" if same else f"coregister_{grid.world}"
+        inputs = {"reference_file": grid.file, "same_world": same, "invert": not same}
+        _add_mask(plan, f"space_{grid.name}", transform, **inputs)
 
 
-def _mask_step(plan: VisitPlan) -> MaskInSpace:
-    return MaskInSpace(threshold=plan.context.threshold, min_volume=plan.context.min_lesion_volume)
-
-
-def _add_mask(plan: VisitPlan, name: str, step: MaskInSpace, transform: str) -> None:
+def _add_mask(plan: VisitPlan, name: str, transform: str, **inputs: Any) -> None:
+    context = plan.context
+    step = MaskInSpace(threshold=context.threshold, min_volume=context.min_lesion_volume, **inputs)
     plan.add(step, name, mem_gb=1.0, threads=False)
     plan.connect("delineate", "probability_file", name, "probability_file")
     if transform:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nipype.interfaces.utility import Merge
 from nipype.pipeline.engine import Node
 
-from bids_msseg.bids.derivatives import NETWORK_OUTPUTS, OUTPUTS, preprocessed, transform
+from bids_msseg.bids.derivatives import OUTPUTS, preprocessed, single_images, transform
 from bids_msseg.imaging.template import EMBEDDED
 from bids_msseg.nodes.figures import DrawFigures
 from bids_msseg.nodes.outputs import PublishVisit
@@ -59,14 +59,14 @@ def _publish(plan: VisitPlan, steps: list[str]) -> None:
         step_names=steps,
     )
     plan.add(publish, "publish", mem_gb=0.5, threads=False)
-    outputs = ["brain", "labels", "mask", "rejected", "ventricles"]
-    for output in [*outputs, *(() if plan.mask_given else NETWORK_OUTPUTS)]:
-        plan.connect("delineate", f"{output}_file", "publish", f"{output}_file")
+    for output in single_images(plan.context.visit, plan.context.extras):
+        step = "volumes" if output == "anatomy" else "delineate"
+        plan.connect(step, f"{output}_file", "publish", f"{output}_file")
     for output in ("table", "estimate"):
         step = "delineate" if plan.mask_given else "estimate"
         plan.connect(step, f"{output}_file", "publish", f"{output}_file")
-    for output in ("anatomy", "volumes") if plan.context.with_anatomy else ():
-        plan.connect("volumes", f"{output}_file", "publish", f"{output}_file")
+    if plan.context.with_anatomy:
+        plan.connect("volumes", "volumes_file", "publish", "volumes_file")
     plan.connect("delineate", "excluded_ml", "publish", "excluded_ml")
     plan.connect("quality", "quality_file", "publish", "quality_file")
     plan.connect("brain", "how", "publish", "brain_how")

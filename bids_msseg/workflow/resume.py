@@ -94,15 +94,10 @@ def is_finished(
     if record is None or record.status != "ok" or record.fingerprint != expected:
         return False
     files = visit_files(out_dir, as_used(visit, record), spaces, extras)
-    return all(path.is_file() for path in (*files, *_figure_paths(out_dir, visit, record, extras)))
-
-
-def _figure_paths(
-    out_dir: Path, visit: Visit, record: VisitRecord, extras: Extras
-) -> tuple[Path, ...]:
-    """Return the paths of a visit's figures, including those of failed alignments."""
+    # failed alignments have figures, too
     labels = {*figure_labels(visit, extras), *record.figures}
-    return tuple(figure_path(out_dir, visit, label, extension=".png") for label in labels)
+    figures = (figure_path(out_dir, visit, label, extension=".png") for label in labels)
+    return all(path.is_file() for path in (*files, *figures))
 
 
 def as_used(visit: Visit, record: VisitRecord) -> Visit:

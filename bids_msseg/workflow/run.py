@@ -11,7 +11,6 @@ from pathlib import Path
 
 from nipype.pipeline.engine import Workflow
 
-from bids_msseg.bids.files import read_json
 from bids_msseg.bids.paths import logs_dir
 from bids_msseg.bids.record import UNFINISHED_REASON, VisitRecord, write_record
 from bids_msseg.errors import ExitCode
@@ -30,11 +29,10 @@ from bids_msseg.workflow.execution import (
 from bids_msseg.workflow.outcome import (
     Failure,
     Outcome,
+    find_failure,
     find_outcome,
-    infer_failure,
     new_crash_files,
     remove_crash_files,
-    take_crash_files,
 )
 from bids_msseg.workflow.participant import init_visit_wf
 from bids_msseg.workflow.plan import Settings
@@ -76,38 +74,16 @@ def _log_retry(outcome: Outcome) -> None:
 
 def run_workflows(workflows: Mapping[str, Workflow], execution: Execution) -> dict[str, Failure]:
     """Run workflows without a visit; return a Failure for each, to use if results are missing."""
-    top = Workflow(TOP, base_dir=str(execution.work_dir))
-    crash_dir = logs_dir(execution.out_dir)
-    crash_dir.mkdir(parents=True, exist_ok=True)
-    top.config["execution"] = nipype_settings(execution, crash_dir)
-    top.add_nodes(list(workflows.values()))
-    folders = {
-        key: execution.work_dir / TOP / workflow.name for key, workflow in workflows.items()
-    }
-    for folder in folders.values():
-        (folder / FAILURE_FILE).unlink(missing_ok=True)
-    before = set(crash_dir.glob("crash-*.txt"))
+    folder = execution.work_dir / TOP
+    for workflow in workflows.values():
+        (folder / workflow.name / FAILURE_FILE).unlink(missing_ok=True)
     state = RunState(Watch([], None, measure=False))
-    working_dir = Path.cwd()
-    try:
-        run_nipype(top, execution, state)
-    finally:
-        os.chdir(working_dir)
-    crashes = new_crash_files(crash_dir, before)
+    crashes = _run_together(list(workflows.values()), execution, state)
     failures = {}
     for key, workflow in workflows.items():
-        files = take_crash_files(crashes, workflow.name, key)
-        failure = read_json(folders[key] / FAILURE_FILE) or infer_failure(
-            workflow.name, state, files, execution
-        )
-        failures[key] = Failure(
-            str(failure.get("message", "")),
-            str(failure.get("hint", "")),
-            int(failure.get("code", ExitCode.FAILURE)),
-            files,
-        )
+        failures[key] = find_failure(workflow.name, key, execution, state, crashes)
         if execution.clean:
-            shutil.rmtree(folders[key], ignore_errors=True)
+            shutil.rmtree(folder / workflow.name, ignore_errors=True)
     return failures
 
 
@@ -118,15 +94,32 @@ def _run_group(
     on_step: StepCallback | None,
 ) -> list[Outcome]:
     """Run the workflows of a group of visits as one."""
+    workflows = []
+    for context in group:
+        _mark_unfinished(context, execution)
+        workflows.append(init_visit_wf(context=context, settings=settings))
+    state = RunState(Watch(group, on_step, measure=settings.measure))
+    crashes = _run_together(workflows, execution, state, group)
+    outcomes = [find_outcome(context, execution, state, crashes) for context in group]
+    if execution.stop_on_first_crash and any(outcome.step for outcome in outcomes):
+        # no failure is recorded for those that another one's crash has stopped
+        return [replace(outcome, stopped=not (outcome.ok or outcome.step)) for outcome in outcomes]
+    return outcomes
+
+
+def _run_together(
+    workflows: Sequence[Workflow],
+    execution: Execution,
+    state: RunState,
+    group: Sequence[DerivativesContext] = (),
+) -> set[Path]:
+    """Run workflows as one; return their crash files, or remove those of ``group`` on a signal."""
     top = Workflow(TOP, base_dir=str(execution.work_dir))
     crash_dir = logs_dir(execution.out_dir)
     crash_dir.mkdir(parents=True, exist_ok=True)
     top.config["execution"] = nipype_settings(execution, crash_dir)
-    for context in group:
-        _mark_unfinished(context, execution)
-        top.add_nodes([init_visit_wf(context=context, settings=settings)])
+    top.add_nodes(list(workflows))
     before = set(crash_dir.glob("crash-*.txt"))
-    state = RunState(Watch(group, on_step, measure=settings.measure))
     working_dir = Path.cwd()
     try:
         run_nipype(top, execution, state)
@@ -136,12 +129,7 @@ def _run_group(
         raise
     finally:
         os.chdir(working_dir)
-    crashes = new_crash_files(crash_dir, before)
-    outcomes = [find_outcome(context, execution, state, crashes) for context in group]
-    if execution.stop_on_first_crash and any(outcome.step for outcome in outcomes):
-        # no failure is recorded for those that another one's crash has stopped
-        return [replace(outcome, stopped=not (outcome.ok or outcome.step)) for outcome in outcomes]
-    return outcomes
+    return new_crash_files(crash_dir, before)
 
 
 def _mark_unfinished(context: DerivativesContext, execution: Execution) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from bids_msseg import __version__
 from bids_msseg.bids.dataset import check_directories, write_dataset_files
+from bids_msseg.bids.derivatives import OUTPUTS
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.errors import CannotCreateError, UsageError
 
@@ -192,6 +193,18 @@ class TestFiles:
         (out / "README.md").write_text("# My own words\n")
         write_dataset_files(out, bids, environment={})
         assert (out / "README.md").read_text() == "# My own words\n"
+
+    def test_readme_and_descriptions_come_from_table_of_outputs(
+        self, make_dataset: MakeDataset, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        write_dataset_files(out, make_dataset({}), environment={})
+        readme, table = ((out / name).read_text() for name in ("README.md", "descriptions.tsv"))
+        for output in OUTPUTS.values():
+            if ".json" in output.extensions:
+                assert f"- `{output.stem}`: {output.description}\n" in readme
+                desc = output.entities.get("desc")
+                assert desc is None or f"desc-{desc}\t{output.description}\n" in table
 
     def test_concurrent_writers_leave_complete_files(
         self, make_dataset: MakeDataset, tmp_path: Path

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from bids_msseg.bids import derivatives
 from bids_msseg.bids.changes import pair_files
 from bids_msseg.bids.derivatives import (
-    ATLASES,
     OUTPUTS,
     Extras,
     figure_labels,
+    is_met,
     unrequested_files,
     visit_files,
-    with_anatomy,
 )
+from bids_msseg.bids.paths import _SUFFIXES
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.bids.visit import Visit
 from bids_msseg.spaces import AtlasChoice, OutputSpace
@@ -116,9 +117,25 @@ def test_lesion_filling_of_given_mask_adds_anatomy() -> None:
 
 
 def test_names_of_outputs_differ() -> None:
-    outputs = [*OUTPUTS.values(), ATLASES]
-    assert len({one.stem for one in outputs}) == len(outputs)
+    assert len({output.stem for output in OUTPUTS.values()}) == len(OUTPUTS)
     assert OUTPUTS["candidates"].stem == "space-FLAIR_label-L_desc-candidates_mask"
+    assert OUTPUTS["filled"].stem == "space-*_desc-filled_*"
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_table_states_description_and_sidecar_of_every_output(name: str) -> None:
+    output = OUTPUTS[name]
+    assert output.description[0].isupper()
+    assert "\n" not in output.description
+    assert (output.sidecar is not dict) == (".json" in output.extensions)
+    # files of a visit are found again by their suffix
+    assert output.entities.get("suffix", "FLAIR") in (*_SUFFIXES, derivatives.ANY)
+
+
+def test_outputs_that_vary_have_variants() -> None:
+    visit = VISITS["three contrasts"]
+    varying = {name for name, output in OUTPUTS.items() if output.varies}
+    assert set(derivatives._variants(visit, SPACES, Extras())) == varying
 
 
 FILES = {
@@ -155,7 +172,7 @@ def test_other_segmenter_has_no_anatomy_outputs() -> None:
         unrequested_files(OUT, visit, Extras())
     )
     assert stems(gone, visit) == {"space-FLAIR_seg-anatomy_dseg"}
-    assert not with_anatomy(visit, without)
+    assert not is_met("anatomy", visit, without)
 
 
 def test_t1w_outputs_are_not_expected_without_t1w() -> None:

@@ -16,6 +16,7 @@ from bids_msseg.bids.query import find_visits
 from bids_msseg.errors import MssegError
 from bids_msseg.imaging.conform import check_image
 
+Spoil = Callable[[Path], None]
 Edges = tuple[float, float, float]
 MakeDataset = Callable[..., Path]
 ISO: Edges = (1.0, 1.0, 1.0)
@@ -318,9 +319,7 @@ FAULTS = (empty, cut_off, constant, no_header, four_dimensions, long_axis)
 
 
 @pytest.mark.parametrize("spoil", FAULTS)
-def test_next_image_replaces_faulty_image_with_note(
-    tmp_path: Path, spoil: Callable[[Path], None]
-) -> None:
+def test_next_image_replaces_faulty_image_with_note(tmp_path: Path, spoil: Spoil) -> None:
     first, second = (tmp_path / f"sub-01_run-{n}_FLAIR.nii.gz" for n in (1, 2))
     spoil(first)
     write(second, edges=THICK)
@@ -335,7 +334,7 @@ def test_next_image_replaces_faulty_image_with_note(
 @pytest.mark.parametrize("part", NO_BRAINS)
 @pytest.mark.parametrize("spoil", FAULTS)
 def test_partial_image_does_not_replace_damaged_flair(
-    tmp_path: Path, spoil: Callable[[Path], None], part: str
+    tmp_path: Path, spoil: Spoil, part: str
 ) -> None:
     """The visit fails with the name of the damaged image and a hint."""
     partial, damaged = (tmp_path / f"sub-01_run-{n}_FLAIR.nii.gz" for n in (1, 2))
@@ -357,7 +356,7 @@ def test_partial_image_does_not_replace_damaged_flair(
 @pytest.mark.parametrize("part", NO_BRAINS)
 @pytest.mark.parametrize("spoil", FAULTS)
 def test_contrast_with_damaged_and_partial_image_is_left_out(
-    tmp_path: Path, spoil: Callable[[Path], None], part: str, contrast: str
+    tmp_path: Path, spoil: Spoil, part: str, contrast: str
 ) -> None:
     partial, damaged = (tmp_path / f"sub-01_run-{n}_{contrast}.nii.gz" for n in (1, 2))
     spoil(damaged)
@@ -384,9 +383,7 @@ def test_visit_goes_on_without_contrast_that_is_left_out(
 
 
 @pytest.mark.parametrize("spoil", FAULTS)
-def test_problem_of_best_image_is_reported_if_all_fail(
-    tmp_path: Path, spoil: Callable[[Path], None]
-) -> None:
+def test_problem_of_best_image_is_reported_if_all_fail(tmp_path: Path, spoil: Spoil) -> None:
     images = [tmp_path / f"sub-01_run-{n}_FLAIR.nii.gz" for n in (1, 2)]
     for image in images:
         spoil(image)
@@ -399,7 +396,7 @@ def test_problem_of_best_image_is_reported_if_all_fail(
 @pytest.mark.parametrize("contrast", ["FLAIR", "T1w", "T2w"])
 @pytest.mark.parametrize("spoil", FAULTS)
 def test_visit_fails_if_partial_image_is_damaged_too(
-    tmp_path: Path, spoil: Callable[[Path], None], contrast: str
+    tmp_path: Path, spoil: Spoil, contrast: str
 ) -> None:
     """The message names the image of the brain, also if only its header is unreadable."""
     partial, brain = (tmp_path / f"sub-01_run-{n}_{contrast}.nii.gz" for n in (1, 2))
@@ -449,7 +446,7 @@ def test_partial_image_does_not_replace_unfetched_image(
 @pytest.mark.parametrize("lost", LOST)
 @pytest.mark.parametrize("spoil", FAULTS)
 def test_faulty_image_does_not_replace_unfetched_image(
-    tmp_path: Path, spoil: Callable[[Path], None], lost: str
+    tmp_path: Path, spoil: Spoil, lost: str
 ) -> None:
     there = tmp_path / "sub-01_acq-a_FLAIR.nii.gz"
     spoil(there)

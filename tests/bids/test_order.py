@@ -278,10 +278,7 @@ def test_row_without_time_does_not_hide_another_row_of_the_session(
     [
         ({"M6": DATES[0], "M12": "n/a"}, "no acq_time in sub-01_sessions.tsv: ses-M12"),
         ({"M6": DATES[0]}, "no acq_time in sub-01_sessions.tsv: ses-M12"),
-        (
-            {"M6": "03/02/2019", "M12": DATES[0]},
-            "invalid acq_time in sub-01_sessions.tsv: ses-M6",
-        ),
+        ({"M6": "03/02/2019", "M12": DATES[0]}, "invalid acq_time in sub-01_sessions.tsv: ses-M6"),
         (
             {"M6": DATES[0], "M12": DATES[0]},
             "the same acq_time in sub-01_sessions.tsv: ses-M6, ses-M12",

@@ -65,10 +65,7 @@ VISITS = st.builds(Visit, LABELS, st.none() | LABELS, st.just(Path("f.nii.gz")),
         ("space-FLAIR_desc-brain_mask.nii.gz", {"space": "FLAIR", "desc": "brain"}),
         ("space-FLAIR_desc-preproc_FLAIR.nii.gz", {"space": "FLAIR", "desc": "preproc"}),
         ("space-FLAIR_desc-preproc_T1w.nii.gz", {"space": "FLAIR", "desc": "preproc"}),
-        (
-            "from-T1w_to-FLAIR_mode-image_xfm.txt",
-            {"from_": "T1w", "to": "FLAIR", "mode": "image"},
-        ),
+        ("from-T1w_to-FLAIR_mode-image_xfm.txt", {"from_": "T1w", "to": "FLAIR", "mode": "image"}),
         (
             "from-FLAIR_to-MNI152NLin2009aSym_mode-image_xfm.txt",
             {"from_": "FLAIR", "to": "MNI152NLin2009aSym", "mode": "image"},

@@ -18,15 +18,11 @@ import pytest
 from bids_msseg.bids.dataset import BIDS_VERSION
 from bids_msseg.bids.query import find_visits
 from bids_msseg.bids.visit import Selection, Visit
-from bids_msseg.errors import (
-    InvalidDatasetError,
-    NoInputError,
-    NothingSelectedError,
-    UsageError,
-)
+from bids_msseg.errors import InvalidDatasetError, NoInputError, NothingSelectedError, UsageError
 from bids_msseg.imaging.cut import OF_VIEWER
 
 MakeDataset = Callable[..., Path]
+MakeImage = Callable[..., Path]
 MM1 = (1.0, 1.0, 1.0)
 
 
@@ -348,7 +344,7 @@ class TestDataLad:
         assert "datalad get sub-01/ses-1/anat/sub-01_ses-1_FLAIR.nii.gz" in caught.value.hint
 
     def test_visit_with_unfetched_first_run_is_skipped(
-        self, study: Path, make_image: Callable[..., Path]
+        self, study: Path, make_image: MakeImage
     ) -> None:
         make_image(study / "sub-02/anat/sub-02_run-2_FLAIR.nii.gz")
         (study / "sub-02/anat/sub-02_run-1_FLAIR.nii.gz").symlink_to("gone")
@@ -358,7 +354,7 @@ class TestDataLad:
     @pytest.mark.parametrize("contrast", ["FLAIR", "T1w"])
     @pytest.mark.parametrize("entities", ["ce-gd", "rec-motion", "acq-a_task-nod"])
     def test_partial_image_does_not_replace_unfetched_image(
-        self, study: Path, make_image: Callable[..., Path], entities: str, contrast: str
+        self, study: Path, make_image: MakeImage, entities: str, contrast: str
     ) -> None:
         for part in ("FLAIR.nii", "T1w.nii.gz"):
             make_image(study / f"sub-02/anat/sub-02_{part}", extent_mm=60)
@@ -581,7 +577,7 @@ class TestBrainMasks:
         return find_visits(study, participants=["02"], derivatives=names_and_paths).visits[0]
 
     def test_mask_on_grid_of_flair_is_used(
-        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
+        self, study: Path, make_image: MakeImage, tmp_path: Path
     ) -> None:
         anat = tmp_path / "deriv/sub-02/anat"
         make_image(anat / "sub-02_desc-brain_mask.nii.gz", (0.5, 0.5, 0.5))
@@ -591,7 +587,7 @@ class TestBrainMasks:
         assert visit.notes == (f"brain mask taken from other: {mask.name}",)
 
     def test_mask_named_space_flair_is_preferred(
-        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
+        self, study: Path, make_image: MakeImage, tmp_path: Path
     ) -> None:
         anat = tmp_path / "d/sub-02/anat"
         make_image(anat / "sub-02_desc-brain_mask.nii.gz")
@@ -599,7 +595,7 @@ class TestBrainMasks:
         assert self.find(study, other=tmp_path / "d").brain_mask == mask
 
     def test_mask_of_another_participant_is_not_used(
-        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
+        self, study: Path, make_image: MakeImage, tmp_path: Path
     ) -> None:
         make_image(tmp_path / "d/sub-02/anat/sub-01_space-FLAIR_desc-brain_mask.nii.gz")
         visit = self.find(study, other=tmp_path / "d")
@@ -607,7 +603,7 @@ class TestBrainMasks:
         assert visit.notes == ("no brain mask of sub-02 in other",)
 
     def test_mask_on_another_grid_is_not_used(
-        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
+        self, study: Path, make_image: MakeImage, tmp_path: Path
     ) -> None:
         make_image(tmp_path / "d/sub-02/anat/sub-02_space-FLAIR_desc-brain_mask.nii.gz", (1, 1, 2))
         visit = self.find(study, other=tmp_path / "d")
@@ -640,7 +636,7 @@ class GivenMasks:
         return find_visits(study, participants=["02"], **{self.option: places})
 
     def test_mask_on_another_grid_is_reported_before_run(
-        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
+        self, study: Path, make_image: MakeImage, tmp_path: Path
     ) -> None:
         make_image(tmp_path / "m/02.nii.gz", (1, 1, 2))
         (visit,) = self.find(study, m=tmp_path / "m/{subject}.nii.gz").visits
@@ -669,7 +665,7 @@ class TestLesionMasks(GivenMasks):
         ],
     )
     def test_masks_of_derivative_dataset_are_selected_by_name(
-        self, study: Path, make_image: Callable[..., Path], tmp_path: Path, name: str, taken: bool
+        self, study: Path, make_image: MakeImage, tmp_path: Path, name: str, taken: bool
     ) -> None:
         mask = make_image(tmp_path / "d/sub-02/anat" / name)
         if not taken:
@@ -682,7 +678,7 @@ class TestLesionMasks(GivenMasks):
         assert not visit.problem
 
     def test_first_source_with_lesion_mask_is_used(
-        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
+        self, study: Path, make_image: MakeImage, tmp_path: Path
     ) -> None:
         (tmp_path / "none").mkdir()
         masks = [make_image(tmp_path / f"{name}/02.nii.gz") for name in "ab"]
@@ -691,7 +687,7 @@ class TestLesionMasks(GivenMasks):
         assert found.lesion_mask == masks[0]
 
     def test_path_pattern_selects_mask_of_session(
-        self, make_dataset: MakeDataset, make_image: Callable[..., Path], tmp_path: Path
+        self, make_dataset: MakeDataset, make_image: MakeImage, tmp_path: Path
     ) -> None:
         """A mask of one session is not used for another session."""
         files = [f"sub-01/ses-{n}/anat/sub-01_ses-{n}_FLAIR.nii.gz" for n in (1, 2)]
@@ -706,9 +702,6 @@ class TestLesionMasks(GivenMasks):
         assert all(one.hint for one in found.skipped)
         found = find_visits(bids, lesion_masks={"m": tmp_path / "m/{subject}.nii.gz"})
         assert [visit.key for visit in found.visits] == ["sub-02"]
-
-    def test_masks_are_not_searched_without_option(self, study: Path) -> None:
-        assert find_visits(study, participants=["02"]).visits[0].lesion_mask is None
 
 
 class TestExcludeMasks(GivenMasks):
@@ -728,7 +721,7 @@ class TestExcludeMasks(GivenMasks):
         ],
     )
     def test_masks_of_derivative_dataset_are_selected_by_name(
-        self, study: Path, make_image: Callable[..., Path], tmp_path: Path, name: str, taken: bool
+        self, study: Path, make_image: MakeImage, tmp_path: Path, name: str, taken: bool
     ) -> None:
         mask = make_image(tmp_path / "d/sub-02/anat" / name)
         found = self.find(study, other=tmp_path / "d")
@@ -739,7 +732,7 @@ class TestExcludeMasks(GivenMasks):
         assert not visit.problem
 
     def test_exclusion_masks_of_all_sources_are_used(
-        self, study: Path, make_image: Callable[..., Path], tmp_path: Path
+        self, study: Path, make_image: MakeImage, tmp_path: Path
     ) -> None:
         anat = tmp_path / "d/sub-02/anat"
         drawn = [make_image(anat / f"sub-02_desc-{what}_mask.nii.gz") for what in ("a", "b")]
@@ -762,7 +755,7 @@ class TestExcludeMasks(GivenMasks):
 
     def test_masks_are_not_searched_without_option(self, study: Path) -> None:
         found = find_visits(study, participants=["02"])
-        assert found.visits[0].exclude_masks == ()
+        assert (found.visits[0].lesion_mask, found.visits[0].exclude_masks) == (None, ())
         assert not any("exclude" in note for note in found.notes)
 
 

@@ -158,17 +158,7 @@ def test_record_of_another_version_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{",
-        "[]",
-        "null",
-        "{}",
-        '{"participant": "01"}',
-        "[" * 100_000,
-        "\udcff",
-    ],
+    "text", ["", "{", "[]", "null", "{}", '{"participant": "01"}', "[" * 100_000, "\udcff"]
 )
 def test_damaged_file_gives_failed_record(tmp_path: Path, text: str) -> None:
     path = write_record(tmp_path, FULL)
@@ -267,8 +257,7 @@ def test_changes_round_trip_through_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wanted",
-    [(), ("1",), ("01", "10"), ("1", "01", "10", "1a"), ("1", "99"), ("1", "1")],
+    "wanted", [(), ("1",), ("01", "10"), ("1", "01", "10", "1a"), ("1", "99"), ("1", "1")]
 )
 def test_read_records_of_reads_only_selected_participants(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: tuple[str, ...]

@@ -33,10 +33,7 @@ from bids_msseg.models.brain_volumes import LABEL_COLUMNS
 FLAIR = "bids:raw:sub-01/anat/sub-01_FLAIR.nii.gz"
 ORIGIN = Origin((FLAIR,), FLAIR, software={"torch": "2.13.0", "deepbet": "1.0.2"})
 METHOD = Method(
-    ModelUse("cascade", "1", "ff"),
-    threshold=0.4,
-    min_lesion_volume=3.0,
-    candidate_threshold=0.1,
+    ModelUse("cascade", "1", "ff"), threshold=0.4, min_lesion_volume=3.0, candidate_threshold=0.1
 )
 
 
@@ -96,7 +93,7 @@ def test_content_of_preprocessed_image_sidecar() -> None:
 
 
 def test_content_of_brain_mask_sidecar() -> None:
-    content = brain_mask_sidecar(ORIGIN, method="deepbet 1.0.2")
+    content = brain_mask_sidecar(ORIGIN, replace(METHOD, brain_mask="deepbet 1.0.2"))
     assert (content["Type"], content["Manual"]) == ("Brain", False)
     assert "deepbet" in content["Description"]
 

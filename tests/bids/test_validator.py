@@ -10,38 +10,36 @@ import numpy as np
 import pytest
 
 from bids_msseg.bids.dataset import write_dataset_files
+from bids_msseg.bids.derivatives import (
+    OUTPUTS,
+    Output,
+    mask_in,
+    preprocessed,
+    single_images,
+    transform,
+)
 from bids_msseg.bids.files import write_json, write_tsv
-from bids_msseg.bids.paths import figure_path, group_path, output_path, report_path
+from bids_msseg.bids.paths import figure_path, group_path, report_path
 from bids_msseg.bids.query import find_visits
 from bids_msseg.bids.record import VisitRecord, write_record
 from bids_msseg.bids.record_values import ModelUse
 from bids_msseg.bids.sidecars import (
     Method,
     Origin,
-    anatomy_sidecar,
     bids_uri,
-    brain_mask_sidecar,
-    candidates_sidecar,
     dseg_columns,
     dseg_rows,
-    dseg_sidecar,
-    lesion_mask_sidecar,
-    preproc_sidecar,
-    probseg_sidecar,
-    rejected_sidecar,
     template_uri,
-    ventricle_mask_sidecar,
-    xfm_sidecar,
 )
 from bids_msseg.bids.visit import Visit
 from bids_msseg.io.atomic import write_atomic
-from bids_msseg.lesions.load import column_dictionary, rows_to_table
+from bids_msseg.lesions.load import rows_to_table
 from bids_msseg.lesions.load_table import lesion_table
 from bids_msseg.models.brain_volumes import LABEL_COLUMNS, label_rows, measure_volumes
 
 TEMPLATE = "MNI152NLin2009aSym"
 VERSIONS = {"bids_msseg": "0.1.0", "torch": "2.13.0"}
-METHOD = Method(ModelUse("cascade", "1", "0" * 64), 0.5, 3.0, 0.1)
+METHOD = Method(ModelUse("cascade", "1", "0" * 64), 0.5, 3.0, 0.1, brain_mask="deepbet 1.0.2")
 
 
 class Writer:
@@ -53,74 +51,55 @@ class Writer:
             name: bids_uri(path, {"raw": bids, "": out}) for name, path in visit.contrasts.items()
         }
 
-    def image(self, sidecar: dict[str, Any], **name: Any) -> Path:
-        path = output_path(self.out, self.visit, extension=".nii.gz", **name)
-        kind = "float32" if name["suffix"] in ("probseg", "FLAIR", "T1w", "T2w") else "uint8"
-        self.make_image(path, (0.5, 0.5, 3.0), dtype=kind)
-        write_json(output_path(self.out, self.visit, extension=".json", **name), sidecar)
-        return path
+    def image(self, output: Output, *values: Any, **named: Any) -> None:
+        suffix = output.entities["suffix"]
+        kind = "float32" if suffix in ("probseg", "FLAIR", "T1w", "T2w") else "uint8"
+        place = self.out, self.visit
+        self.make_image(output.path(*place, ".nii.gz"), (0.5, 0.5, 3.0), dtype=kind)
+        write_json(output.path(*place, ".json"), output.sidecar(*values, **named))
 
     def native(self) -> None:
         origin = Origin(tuple(self.uris.values()), self.uris["FLAIR"], software=VERSIONS)
-        space = {"space": "FLAIR"}
         for contrast, uri in self.uris.items():
-            sidecar = preproc_sidecar(
+            self.image(
+                preprocessed(contrast),
                 contrast,
                 Origin((uri,), self.uris["FLAIR"]),
                 skull_stripped=True,
                 steps=("bias field removed (N4)",),
             )
-            self.image(sidecar, suffix=contrast, desc="preproc", **space)
-        brain = brain_mask_sidecar(origin, method="deepbet 1.0.2")
-        self.image(brain, suffix="mask", desc="brain", **space)
-        ventricles = ventricle_mask_sidecar(origin)
-        self.image(ventricles, suffix="mask", label="ventricle", **space)
-        lesions = lesion_mask_sidecar(origin, METHOD)
-        self.image(lesions, suffix="mask", label="L", **space)
-        self.image(probseg_sidecar(origin, METHOD), suffix="probseg", label="L", **space)
-        for desc, make in (("candidates", candidates_sidecar), ("rejected", rejected_sidecar)):
-            self.image(make(origin, METHOD), suffix="mask", label="L", desc=desc, **space)
-        self.image(dseg_sidecar(origin, METHOD), suffix="dseg", seg="lesions", **space)
-        self.image(anatomy_sidecar(origin, METHOD), suffix="dseg", seg="anatomy", **space)
+        for name in single_images(self.visit):
+            self.image(OUTPUTS[name], origin, METHOD)
 
     def tables(self) -> None:
         labels = np.array([0, 1, 1, 0, 2]).reshape(5, 1, 1)
         rows = lesion_table(labels, np.eye(4), template_affine=np.eye(4))
-        table = output_path(
-            self.out, self.visit, suffix="dseg", seg="lesions", space="FLAIR", extension=".tsv"
-        )
-        write_tsv(table, dseg_columns(), dseg_rows(rows))
-        anatomy = table.with_name(table.name.replace("seg-lesions", "seg-anatomy"))
+        place = self.out, self.visit
+        write_tsv(OUTPUTS["labels"].path(*place, ".tsv"), dseg_columns(), dseg_rows(rows))
         volumes = measure_volumes(np.arange(12), voxel_volume=1000.0)
+        anatomy = OUTPUTS["anatomy"].path(*place, ".tsv")
         write_tsv(anatomy, tuple(LABEL_COLUMNS), label_rows(volumes))
-        stats = {"suffix": "stats", "desc": "lesions"}
-        cells = rows_to_table(rows)
-        write_tsv(
-            output_path(self.out, self.visit, extension=".tsv", **stats), list(cells[0]), cells
-        )
-        write_json(
-            output_path(self.out, self.visit, extension=".json", **stats), column_dictionary()
-        )
+        stats, cells = OUTPUTS["lesion_stats"], rows_to_table(rows)
+        write_tsv(stats.path(*place, ".tsv"), list(cells[0]), cells)
+        write_json(stats.path(*place, ".json"), stats.sidecar())
 
     def elsewhere(self) -> None:
         if "T1w" in self.uris:
             origin = Origin((self.uris["FLAIR"],), self.uris["T1w"])
-            sidecar = lesion_mask_sidecar(origin, METHOD)
-            self.image(sidecar, suffix="mask", label="L", space="T1w")
+            self.image(mask_in("T1w"), origin, METHOD)
             self.xfm("T1w", "FLAIR", "rigid")
         for name in (TEMPLATE, "MNI152NLin2009cAsym", "OASIS30ANTs", "MNIPediatricAsym+1"):
             origin = Origin((self.uris["FLAIR"],), template_uri(name, 1), "1 mm isotropic")
-            sidecar = lesion_mask_sidecar(origin, METHOD)
-            self.image(sidecar, suffix="mask", label="L", space=name, res=1)
+            self.image(mask_in(name, 1), origin, METHOD)
             self.xfm("FLAIR", name, "affine")
 
     def xfm(self, from_: str, to: str, kind: str) -> None:
-        name = {"suffix": "xfm", "from_": from_, "to": to, "mode": "image"}
-        write_atomic(output_path(self.out, self.visit, extension=".txt", **name), "#Insight\n")
-        sidecar = xfm_sidecar(
+        output, place = transform(from_, to), (self.out, self.visit)
+        write_atomic(output.path(*place, ".txt"), "#Insight\n")
+        sidecar = output.sidecar(
             from_, to, kind=kind, sources=list(self.uris.values()), software=VERSIONS
         )
-        write_json(output_path(self.out, self.visit, extension=".json", **name), sidecar)
+        write_json(output.path(*place, ".json"), sidecar)
 
     def pages(self) -> None:
         for desc in ("lesions", "brain", "registration"):
@@ -182,7 +161,5 @@ def test_validator_reports_missing_sidecar(
     bids, out = make_dataset(RAW), tmp_path / "out"
     write_dataset_files(out, bids, environment={})
     visit = find_visits(bids).visits[0]
-    make_image(
-        output_path(out, visit, suffix="mask", label="L", space="FLAIR", extension=".nii.gz")
-    )
+    make_image(OUTPUTS["mask"].path(out, visit, ".nii.gz"))
     assert any(issue["severity"] == "error" for issue in bids_issues(out))

@@ -99,13 +99,7 @@ def visit_check(
         "session": None,
         "lesions": (lesion(5.0, found=False, strength=0.4), lesion(300.0, found=True)),
         "draws": (
-            {
-                "draw": 1,
-                "painted_ml": 0.305,
-                "found_ml": 0.6,
-                "n_false": 1,
-                "false_ml": 0.004,
-            },
+            {"draw": 1, "painted_ml": 0.305, "found_ml": 0.6, "n_false": 1, "false_ml": 0.004},
         ),
         "rescans": tuple(
             {"rescan": number, "load_ml": value, "dice": 0.8}

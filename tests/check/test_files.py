@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Callable
@@ -12,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from bids_msseg.bids.files import write_json
+from bids_msseg.bids.files import load_tsv, write_json
 from bids_msseg.bids.paths import check_record_path
+from bids_msseg.bids.visit import Visit
 from bids_msseg.check import files
 from bids_msseg.check.files import (
     FORMAT,
-    Failure,
     Stored,
     read_all,
     read_reference,
@@ -31,11 +30,6 @@ from bids_msseg.check.text import LESION_COLUMNS, VISIT_COLUMNS, notes
 
 Make = Callable[..., VisitCheck]
 SETTINGS = {"draws": 1, "seed": 0, "threshold": 0.4}
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream, delimiter="\t"))
 
 
 @pytest.mark.parametrize("session", [None, "1"])
@@ -117,9 +111,9 @@ def test_visit_row_of_small_example(make_check: Make) -> None:
 
 def test_write_results_writes_tables_and_summary(tmp_path: Path, make_check: Make) -> None:
     visits = [make_check("01"), make_check("02", session="1")]
-    failures = [Failure("03", None, "the FLAIR is cut off")]
+    failures = [(Visit("03", None, Path()), "the FLAIR is cut off")]
     content = write_results(tmp_path, visits, failures, SETTINGS, None)
-    lesions, rows = table(tmp_path / "check.tsv"), table(tmp_path / "check_visits.tsv")
+    lesions, rows = (load_tsv(tmp_path / name) for name in ("check.tsv", "check_visits.tsv"))
     assert [row["participant_id"] for row in lesions] == ["sub-01"] * 2 + ["sub-02"] * 2
     assert tuple(lesions[0]) == tuple(LESION_COLUMNS)
     assert [row["found"] for row in lesions] == ["false", "true"] * 2
@@ -132,11 +126,8 @@ def test_write_results_writes_tables_and_summary(tmp_path: Path, make_check: Mak
     for name, columns in {"check.tsv": lesions[0], "check_visits.tsv": rows[0]}.items():
         assert set(stored["Columns"][name]) == set(columns)
         assert all(one["Description"] for one in stored["Columns"][name].values())
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "check.json",
-        "check.tsv",
-        "check_visits.tsv",
-    ]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["check.json", "check.tsv", "check_visits.tsv"]
 
 
 def reference(painted: tuple[float, float], drawn: tuple[float, float]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bids_msseg.bids.files import load_tsv
 from bids_msseg.bids.paths import check_record_path
 from bids_msseg.bids.record import VisitRecord, write_record
 from bids_msseg.bids.visit import Selection, Visit
@@ -76,9 +76,7 @@ def check(
 
 
 def statuses(out: Path) -> dict[str, str]:
-    with (out / "check_visits.tsv").open(encoding="utf-8", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter="\t")
-        return {row["participant_id"]: row["status"] for row in rows}
+    return {row["participant_id"]: row["status"] for row in load_tsv(out / "check_visits.tsv")}
 
 
 def test_check_writes_all_files_and_resumes(check: Callable[..., Any], config: RunConfig) -> None:

@@ -98,12 +98,8 @@ def test_lesions_without_a_strength_are_counted_by_size(make_lesion: Make) -> No
 
 def test_load_agreement_of_small_example(make_check: Make) -> None:
     """Differences 0.2, 0 and -0.1 mL."""
-    visits = [
-        make_check("01", 1.0, (1.2,)),
-        make_check("02", 3.0, (3.0,)),
-        make_check("03", 2.0, (1.9,)),
-    ]
-    found = load_agreement(visits)
+    loads = (("01", 1.0, 1.2), ("02", 3.0, 3.0), ("03", 2.0, 1.9))
+    found = load_agreement([make_check(name, load, (again,)) for name, load, again in loads])
     expected = {
         "bias_ml": 0.1 / 3,
         "lower_limit_ml": -0.26606,

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bids_msseg.bids.files import load_tsv
 from bids_msseg.cli.consensus import main
 from bids_msseg.errors import ExitCode
 from bids_msseg.evaluation.consensus_files import LEFT_OUT_COLUMNS, RATER_COLUMNS, name_datasets
@@ -55,11 +55,6 @@ def rated(tmp_path: Path) -> Path:
     return root
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream, delimiter="\t"))
-
-
 def _run(*words: object) -> int:
     return main([str(word) for word in words])
 
@@ -95,7 +90,7 @@ def test_tables_have_described_columns_and_expected_rows(rated: Path, tmp_path: 
     algorithm = tmp_path / "net 1"
     _mask(algorithm, "sub-01/ses-1", "", _lesions(9, 0))
     assert _run(rated, out, "--algorithm", algorithm) == ExitCode.SUCCESS
-    raters, left_out = (_rows(out / f"group_{n}.tsv") for n in ("raters", "leave_one_out"))
+    raters, left_out = (load_tsv(out / f"group_{n}.tsv") for n in ("raters", "leave_one_out"))
     for name, rows, columns in (
         ("raters", raters, RATER_COLUMNS),
         ("leave_one_out", left_out, LEFT_OUT_COLUMNS),
@@ -143,7 +138,7 @@ def test_failed_visit_does_not_stop_other_visits(
     assert "is not on the grid of" in log
     assert "is not a binary mask" in log
     assert "resample the raters' masks" in log
-    assert {row["visit"] for row in _rows(out / "group_raters.tsv")} == {"sub-01_ses-2"}
+    assert {row["visit"] for row in load_tsv(out / "group_raters.tsv")} == {"sub-01_ses-2"}
 
 
 @pytest.mark.parametrize(
@@ -183,7 +178,7 @@ def test_another_run_replaces_the_results(rated: Path) -> None:
     assert _run(rated, out) == ExitCode.SUCCESS
     assert (out / "group_raters.tsv").read_bytes() == before
     assert _run(rated, out, "--raters", "rater1", "desc-rater2", "rater3") == ExitCode.SUCCESS
-    assert {row["rater"] for row in _rows(out / "group_raters.tsv")} == {
+    assert {row["rater"] for row in load_tsv(out / "group_raters.tsv")} == {
         "rater1", "rater2", "rater3",
     }  # fmt: skip
 
@@ -193,7 +188,7 @@ def test_raters_of_several_datasets_are_combined(rated: Path, tmp_path: Path) ->
     _mask(second, "sub-03", "_desc-AB", _lesions(1, 0.01))
     folders = (rated / "derivatives" / "manual", second)
     assert _run(rated, out, "--derivatives", *folders) == ExitCode.SUCCESS
-    rows = [row for row in _rows(out / "group_raters.tsv") if row["visit"] == "sub-03"]
+    rows = [row for row in load_tsv(out / "group_raters.tsv") if row["visit"] == "sub-03"]
     assert {row["rater"] for row in rows} == {"AB", "rater1"}
     # a derivative dataset is also a valid input
     assert _run(folders[0], tmp_path / "out2") == ExitCode.SUCCESS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from bids_msseg.imaging.atlas import (
     find_table,
     read_atlas,
     read_names,
-    templateflow_atlas,
 )
 from bids_msseg.imaging.freesurfer import freesurfer_names
 from bids_msseg.imaging.template import find_label_image, load_template
@@ -53,13 +51,6 @@ class TestReadAtlas:
         path = make_nifti("sub-01_seg-parts_dseg.nii.gz", data=labels())
         path.with_name("sub-01_seg-parts_dseg.tsv").write_text(TABLE)
         assert read_atlas(path).names == {2: "left", 5: "right"}
-
-    def test_explicit_table_takes_precedence(self, make_nifti: Make, tmp_path: Path) -> None:
-        path = make_nifti("parts_dseg.nii.gz", data=labels())
-        path.with_name("parts_dseg.tsv").write_text(TABLE)
-        named = tmp_path / "colours.txt"
-        named.write_text(COLOURS)
-        assert read_atlas(path, table=named).names == {2: "Left-Part", 5: "Right-Part"}
 
     @pytest.mark.parametrize(
         "name", ["aparc+aseg.nii.gz", "sub-01_desc-aseg_dseg.nii.gz", "wmparc.nii"]
@@ -270,15 +261,8 @@ def test_embedded_atlas_splits_regions_into_left_and_right() -> None:
     assert not (atlas.volume.data[99:] % 2).any()
 
 
+@pytest.mark.usefixtures("no_network")
 class TestTemplateFlow:
-    @pytest.fixture(autouse=True)
-    def _no_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def refuse(*_: object, **__: object) -> None:
-            raise OSError("no network in this test")
-
-        monkeypatch.setattr(socket, "getaddrinfo", refuse)
-        monkeypatch.setattr(socket.socket, "connect", refuse)
-
     @staticmethod
     def fill(home: Path, *entities: str) -> Path:
         """Make a TemplateFlow folder of label images at 2 mm."""
@@ -294,7 +278,7 @@ class TestTemplateFlow:
     def test_filled_folder_is_used(self, tmp_path: Path, entity: str, online: bool) -> None:
         folder = self.fill(tmp_path, f"{entity}-Parts", f"{entity}-Other")
         (folder / f"tpl-Made_{entity}-Parts_dseg.tsv").write_text(TABLE)
-        atlas = templateflow_atlas("Made", "Parts", home=tmp_path, online=online)
+        atlas = read_atlas(find_label_image("Made", "Parts", home=tmp_path, online=online))
         assert (atlas.name, atlas.names) == ("Parts", {2: "left", 5: "right"})
         np.testing.assert_array_equal(atlas.volume.data, labels())
         assert sorted(path.name for path in tmp_path.iterdir()) == ["tpl-Made"]

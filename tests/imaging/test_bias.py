@@ -13,9 +13,11 @@ from bids_msseg.imaging.volume import Volume
 
 from .conftest import CONTRASTS, head, tissue, world
 
+Biased = tuple[Volume, np.ndarray, np.ndarray]
+
 
 @pytest.fixture(scope="module")
-def biased_t1w() -> tuple[Volume, np.ndarray, np.ndarray]:
+def biased_t1w() -> Biased:
     """A T1w with a field of ± 30 %, its brain, and its white matter."""
     volume, brain = head("T1w", (6, 6, 6), stripped=True)
     points = world(volume.shape, volume.affine)
@@ -29,9 +31,7 @@ def spread(volume: Volume, mask: np.ndarray) -> float:
     return float(values.std() / values.mean())
 
 
-def test_bias_field_is_removed_and_mean_intensity_kept(
-    biased_t1w: tuple[Volume, np.ndarray, np.ndarray],
-) -> None:
+def test_bias_field_is_removed_and_mean_intensity_kept(biased_t1w: Biased) -> None:
     volume, brain, white = biased_t1w
     fixed = correct_bias(volume, brain)
     assert fixed.data.dtype == np.float32
@@ -40,9 +40,7 @@ def test_bias_field_is_removed_and_mean_intensity_kept(
     assert fixed.data[brain].mean() == pytest.approx(volume.data[brain].mean(), rel=0.05)
 
 
-def test_correction_does_not_depend_on_thread_count(
-    biased_t1w: tuple[Volume, np.ndarray, np.ndarray],
-) -> None:
+def test_correction_does_not_depend_on_thread_count(biased_t1w: Biased) -> None:
     volume, brain, _ = biased_t1w
     process = sitk.ProcessObject
     before = process.GetGlobalDefaultNumberOfThreads()
@@ -55,9 +53,7 @@ def test_correction_does_not_depend_on_thread_count(
     assert len(runs) == 1
 
 
-def test_concurrent_corrections_equal_single_correction(
-    biased_t1w: tuple[Volume, np.ndarray, np.ndarray],
-) -> None:
+def test_concurrent_corrections_equal_single_correction(biased_t1w: Biased) -> None:
     volume, brain, _ = biased_t1w
     alone = correct_bias(volume, brain).data.tobytes()
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
@@ -69,9 +65,7 @@ def test_concurrent_corrections_equal_single_correction(
     assert found == [alone] * 3
 
 
-def test_correction_does_not_depend_on_gain(
-    biased_t1w: tuple[Volume, np.ndarray, np.ndarray],
-) -> None:
+def test_correction_does_not_depend_on_gain(biased_t1w: Biased) -> None:
     volume, brain, _ = biased_t1w
     plain = correct_bias(volume, brain).data
     louder = correct_bias(volume.with_data(volume.data * 50), brain).data

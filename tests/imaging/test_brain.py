@@ -139,9 +139,7 @@ def test_extracted_mask_matches_brain_of_synthetic_head(
 
 
 @pytest.mark.slow
-def test_extracted_mask_follows_image_axes(
-    flair: tuple[Volume, np.ndarray, np.ndarray],
-) -> None:
+def test_extracted_mask_follows_image_axes(flair: tuple[Volume, np.ndarray, np.ndarray]) -> None:
     volume, _, straight = flair
     flip = np.diag([-1.0, 1, 1, 1])
     flip[0, 3] = volume.shape[0] - 1
@@ -151,9 +149,7 @@ def test_extracted_mask_follows_image_axes(
     np.testing.assert_array_equal(extract_brain(turned).transpose(1, 2, 0)[::-1], straight)
 
 
-def test_networks_always_run_on_one_thread(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_networks_always_run_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = brain.bet.torch
     seen = []
 

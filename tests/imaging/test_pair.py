@@ -19,6 +19,7 @@ from bids_msseg.imaging.volume import Volume
 
 from .conftest import head, rigid
 
+Visits = tuple[Volume, np.ndarray, Volume, np.ndarray]
 MOVED = rigid((4.0, -3.0, 6.0), (5.0, -4.0, 7.0))
 
 
@@ -29,7 +30,7 @@ def off_mm(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @pytest.fixture(scope="module")
-def visits() -> tuple[Volume, np.ndarray, Volume, np.ndarray]:
+def visits() -> Visits:
     """The same head in two positions and with two slice thicknesses."""
     earlier, earlier_brain = head("FLAIR", (3.0, 3.0, 4.0))
     later, later_brain = head("FLAIR", (3.0, 3.0, 3.0), transform=MOVED)
@@ -37,7 +38,7 @@ def visits() -> tuple[Volume, np.ndarray, Volume, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def alignment(visits: tuple[Volume, np.ndarray, Volume, np.ndarray]) -> Alignment:
+def alignment(visits: Visits) -> Alignment:
     earlier, earlier_brain, later, later_brain = visits
     return align_visits(earlier, later, earlier_brain=earlier_brain, later_brain=later_brain)
 
@@ -51,9 +52,7 @@ def test_align_visits_recovers_rigid_motion(alignment: Alignment) -> None:
     assert np.allclose(turn @ turn.T, np.eye(3), atol=1e-12)
 
 
-def test_exchanging_the_visits_inverts_the_transform(
-    alignment: Alignment, visits: tuple[Volume, np.ndarray, Volume, np.ndarray]
-) -> None:
+def test_exchanging_the_visits_inverts_the_transform(alignment: Alignment, visits: Visits) -> None:
     earlier, earlier_brain, later, later_brain = visits
     back = align_visits(later, earlier, earlier_brain=later_brain, later_brain=earlier_brain)
     assert off_mm(back.affine @ alignment.affine, np.eye(4)) < 1e-9
@@ -65,9 +64,7 @@ def test_alignment_is_split_into_two_half_transforms() -> None:
     assert np.allclose(one.to_earlier @ one.to_earlier, MOVED)
 
 
-def test_common_grid_aligns_images_of_both_visits(
-    visits: tuple[Volume, np.ndarray, Volume, np.ndarray],
-) -> None:
+def test_common_grid_aligns_images_of_both_visits(visits: Visits) -> None:
     earlier, earlier_brain, later, later_brain = visits
     alignment = Alignment(MOVED, 0.0)
     met = build_common_grid(
@@ -83,9 +80,7 @@ def test_common_grid_aligns_images_of_both_visits(
     assert np.corrcoef(*(image[still.inside] for image in apart))[0, 1] < 0.8
 
 
-def test_common_grid_does_not_depend_on_visit_order(
-    visits: tuple[Volume, np.ndarray, Volume, np.ndarray],
-) -> None:
+def test_common_grid_does_not_depend_on_visit_order(visits: Visits) -> None:
     earlier, earlier_brain, later, later_brain = visits
     brains = earlier.with_data(earlier_brain), later.with_data(later_brain)
     there = build_common_grid(Alignment(MOVED, 0.0), *brains)
@@ -95,9 +90,7 @@ def test_common_grid_does_not_depend_on_visit_order(
     assert np.mean(there.inside != back.inside) < 1e-5
 
 
-def test_non_overlapping_brains_are_refused(
-    visits: tuple[Volume, np.ndarray, Volume, np.ndarray],
-) -> None:
+def test_non_overlapping_brains_are_refused(visits: Visits) -> None:
     earlier, earlier_brain, later, later_brain = visits
     far = np.eye(4)
     far[0, 3] = 120
@@ -125,7 +118,7 @@ GOOD = Registration(np.eye(4), 0.4, 0.6)
 )
 def test_failed_or_inconsistent_registration_sets_failure_reason(
     monkeypatch: pytest.MonkeyPatch,
-    visits: tuple[Volume, np.ndarray, Volume, np.ndarray],
+    visits: Visits,
     there: Registration,
     back: Registration,
     apart: float,

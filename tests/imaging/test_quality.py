@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bids_msseg.imaging import quality
 from bids_msseg.imaging.normalise import CONTRASTS, build_stack
-from bids_msseg.imaging.quality import APPEARANCE, Limits, TrainingVisits, find_faults
+from bids_msseg.imaging.quality import APPEARANCE, TrainingVisits, find_faults
 from bids_msseg.imaging.quality_measures import cut_area, measure_visit
 from bids_msseg.imaging.volume import Volume, as_ras, load_volume
 
+Visit = tuple[dict[str, Volume], Volume]
 Measures = dict[str, float]
 
 
@@ -27,14 +29,14 @@ def _measure(images: Mapping[str, Volume], mask: Volume) -> Measures:
 
 
 @pytest.fixture(scope="module")
-def visit(make_phantom: Callable[..., Any]) -> tuple[dict[str, Volume], Volume]:
+def visit(make_phantom: Callable[..., Any]) -> Visit:
     phantom = make_phantom(spacing=(2.0, 2.0, 2.0))
     images = {c: Volume(phantom.image(c), phantom.affine) for c in CONTRASTS}
     return images, Volume(images["FLAIR"].data > 0, phantom.affine)
 
 
 @pytest.fixture(scope="module")
-def clean(visit: tuple[dict[str, Volume], Volume]) -> Measures:
+def clean(visit: Visit) -> Measures:
     return _measure(*visit)
 
 
@@ -69,9 +71,7 @@ def test_every_contrast_is_measured(clean: Measures) -> None:
     assert clean["T1w_rise"] > 0.5 > clean["FLAIR_rise"]
 
 
-def test_measures_do_not_depend_on_padding_gain_and_offset(
-    visit: tuple[dict[str, Volume], Volume], clean: Measures
-) -> None:
+def test_measures_do_not_depend_on_padding_gain_and_offset(visit: Visit, clean: Measures) -> None:
     images, mask = visit
     wide = {c: _padded(v.with_data(v.data * 3 + 7), 4) for c, v in images.items()}
     moved = _measure(wide, _padded(mask, 4))
@@ -84,9 +84,7 @@ def _padded(volume: Volume, by: int) -> Volume:
     return Volume(np.pad(volume.data, by), affine)
 
 
-def test_mislabelled_contrast_is_reported(
-    visit: tuple[dict[str, Volume], Volume], training: TrainingVisits
-) -> None:
+def test_mislabelled_contrast_is_reported(visit: Visit, training: TrainingVisits) -> None:
     images, mask = visit
     for wrong in ("T1w", "T2w"):
         faults = find_faults(_measure({"FLAIR": images[wrong]}, mask), training)
@@ -100,7 +98,7 @@ def test_mislabelled_contrast_is_reported(
 
 
 def test_noise_is_flagged(
-    visit: tuple[dict[str, Volume], Volume], training: TrainingVisits
+    visit: Visit, training: TrainingVisits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, mask = visit
     flair = images["FLAIR"]
@@ -113,13 +111,12 @@ def test_noise_is_flagged(
     assert not any(fault.startswith("the T1w") for fault in faults)
     worst = max(measures[f"FLAIR_noise_{axis}"] for axis in "xyz")
     for limit, wanted in ((worst - 0.01, True), (worst + 0.01, False)):
-        faults = find_faults(measures, None, Limits(noise=limit))
+        monkeypatch.setattr(quality, "MAX_NOISE", limit)
+        faults = find_faults(measures)
         assert any(fault.startswith(said) for fault in faults) is wanted
 
 
-def test_truncated_brain_is_flagged(
-    visit: tuple[dict[str, Volume], Volume], training: TrainingVisits
-) -> None:
+def test_truncated_brain_is_flagged(visit: Visit, training: TrainingVisits) -> None:
     images, mask = visit
     middle = mask.shape[2] // 2
     half = {c: Volume(v.data[:, :, :middle], v.affine) for c, v in images.items()}
@@ -129,7 +126,7 @@ def test_truncated_brain_is_flagged(
 
 
 def test_contrast_covering_half_of_brain_is_flagged(
-    visit: tuple[dict[str, Volume], Volume], training: TrainingVisits
+    visit: Visit, training: TrainingVisits
 ) -> None:
     images, mask = visit
     t2w = images["T2w"]
@@ -151,9 +148,7 @@ def test_slices_thicker_than_the_training_are_flagged(
     assert faults == ("the T1w image has thick slices: 9.0 mm",)
 
 
-def test_slices_that_differ_in_brightness_are_flagged(
-    visit: tuple[dict[str, Volume], Volume],
-) -> None:
+def test_slices_that_differ_in_brightness_are_flagged(visit: Visit) -> None:
     images, mask = visit
     striped = images["FLAIR"].data.copy()
     striped[:, :, ::3] -= 40
@@ -165,9 +160,7 @@ def test_empty_brain_mask_is_the_only_fault() -> None:
     assert find_faults({"brain_ml": 0.0, "cut_cm2": 0.0}) == ("the brain mask is empty",)
 
 
-def test_missing_contrast_is_not_a_fault(
-    visit: tuple[dict[str, Volume], Volume], training: TrainingVisits
-) -> None:
+def test_missing_contrast_is_not_a_fault(visit: Visit, training: TrainingVisits) -> None:
     images, mask = visit
     measures = _measure({"FLAIR": images["FLAIR"]}, mask)
     assert not any(name.startswith(("T1w", "T2w")) for name in measures)
@@ -186,7 +179,9 @@ def test_contrasts_are_not_compared_with_few_training_visits(clean: Measures) ->
     assert find_faults(swapped, few) == ()
 
 
-def test_distance_is_to_nearest_training_visit(clean: Measures) -> None:
+def test_distance_is_to_nearest_training_visit(
+    clean: Measures, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = {name: value + 5 for name, value in clean.items()}
     known = TrainingVisits((clean, clean, other, other))
     assert known.distance(clean) == 0
@@ -195,7 +190,9 @@ def test_distance_is_to_nearest_training_visit(clean: Measures) -> None:
     assert distance is not None
     assert distance > 5
     assert any("distance to the training images" in f for f in find_faults(between, known))
-    assert find_faults(between, known, Limits(distance=1e6, ripple=9, seen=0)) != ()
+    for name, limit in (("MAX_DISTANCE", 1e6), ("MAX_RIPPLE", 9), ("MIN_SEEN", 0)):
+        monkeypatch.setattr(quality, name, limit)
+    assert find_faults(between, known) != ()
 
 
 def test_cut_area_is_that_of_largest_face() -> None:

@@ -23,6 +23,7 @@ from bids_msseg.imaging.volume import Affine, Volume, load_volume
 
 from .conftest import head, rigid
 
+Head = tuple[Volume, NDArray[np.bool_]]
 THICK = (2.0, 2.0, 4.0)
 
 
@@ -37,7 +38,7 @@ def distance(
 
 
 @pytest.fixture(scope="module")
-def flair() -> tuple[Volume, NDArray[np.bool_]]:
+def flair() -> Head:
     return head("FLAIR", THICK)
 
 
@@ -47,9 +48,7 @@ def flair() -> tuple[Volume, NDArray[np.bool_]]:
     ids=["in place", "a few millimetres", "another frame of reference"],
 )
 def test_rigid_registration_recovers_known_transform(
-    flair: tuple[Volume, NDArray[np.bool_]],
-    degrees: tuple[float, float, float],
-    shift: tuple[float, float, float],
+    flair: Head, degrees: tuple[float, float, float], shift: tuple[float, float, float]
 ) -> None:
     fixed, brain = flair
     truth = rigid(degrees, shift)
@@ -62,9 +61,7 @@ def test_rigid_registration_recovers_known_transform(
     assert bool(found.notes) == np.array_equal(found.affine, np.eye(4))
 
 
-def test_rigid_registration_recovers_motion_in_field_of_view(
-    flair: tuple[Volume, NDArray[np.bool_]],
-) -> None:
+def test_rigid_registration_recovers_motion_in_field_of_view(flair: Head) -> None:
     fixed, brain = flair
     moved = rigid((-5, 2, 3), (4, 6, -7))
     moving, moving_brain = head("T2w", (1.5, 1.5, 5), transform=moved)
@@ -88,7 +85,7 @@ def test_any_integer_seed_is_accepted(seed: int) -> None:
 
 
 def test_header_alignment_is_kept_if_search_is_worse(
-    flair: tuple[Volume, NDArray[np.bool_]], monkeypatch: pytest.MonkeyPatch
+    flair: Head, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fixed, brain = flair
     astray = rigid((0, 0, 0), (15, 0, 0))
@@ -101,7 +98,7 @@ def test_header_alignment_is_kept_if_search_is_worse(
     )
 
 
-def test_failed_search_returns_its_start(flair: tuple[Volume, NDArray[np.bool_]]) -> None:
+def test_failed_search_returns_its_start(flair: Head) -> None:
     fixed, brain = flair
     level = pyramid.build_level(fixed, fixed, brain, 4.0, None)
     start = rigid((0, 0, 0), (5000, 0, 0))

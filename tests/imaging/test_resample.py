@@ -8,12 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from bids_msseg.imaging.resample import (
-    mask_onto,
-    reoriented,
-    resample,
-    smooth_before_coarser,
-)
+from bids_msseg.imaging.resample import mask_onto, reoriented, resample, smooth_before_coarser
 from bids_msseg.imaging.volume import Affine, Volume
 
 from .conftest import rigid
@@ -55,10 +50,7 @@ def test_transform_goes_from_target_to_source() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    degrees=st.tuples(*[st.floats(-30, 30)] * 3),
-    shift=st.tuples(*[st.floats(-5, 5)] * 3),
-)
+@given(degrees=st.tuples(*[st.floats(-30, 30)] * 3), shift=st.tuples(*[st.floats(-5, 5)] * 3))
 @example(degrees=(0.0, 29.0, 21.0), shift=(-3.0, -3.0, 5.0))
 def test_inverse_transform_restores_image(
     degrees: tuple[float, float, float], shift: tuple[float, float, float]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from pathlib import Path
 
 import nibabel as nib
@@ -21,15 +20,6 @@ VENTRICLE, CORTEX, INFRATENTORIAL, OTHER = 1, 2, 3, 4
 @pytest.fixture(scope="module")
 def embedded() -> Template:
     return load_template()
-
-
-@pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("no network in this test")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
 def at(template: Template, x: float, y: float, z: float) -> int:

@@ -1,4 +1,4 @@
-"""Volumes in memory have the precision of files, so that both give the same bytes."""
+"""Volumes in memory have the precision of files; files are written atomically."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bids_msseg.errors import CannotCreateError
 from bids_msseg.imaging.registration.itk import as_stored_affine, read_itk_affine, write_itk_affine
 from bids_msseg.imaging.volume import (
     StoredVolumes,
@@ -14,6 +15,7 @@ from bids_msseg.imaging.volume import (
     as_stored,
     is_same_grid,
     load_volume,
+    replacing,
     save_volume,
     to_image,
 )
@@ -74,3 +76,39 @@ def test_same_grid_allows_rounding_of_affine() -> None:
     assert is_same_grid(shape, affine, shape, affine + 0.005)
     assert not is_same_grid(shape, affine, shape, np.diag([1, 1, 1.1, 1]))
     assert not is_same_grid(shape, affine, (2, 3, 5), affine)
+
+
+def test_target_appears_only_when_complete(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "image.nii.gz"
+    with replacing(target) as temporary:
+        assert temporary.name.endswith(".nii.gz")
+        assert temporary.parent == target.parent
+        temporary.write_text("whole")
+        assert not target.exists()
+    assert target.read_text() == "whole"
+    assert [p.name for p in target.parent.iterdir()] == ["image.nii.gz"]
+
+
+def test_failure_keeps_old_file_and_leaves_no_temporary_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+
+    def write_half() -> None:
+        with replacing(target) as temporary:
+            temporary.write_text("half")
+            raise ValueError("broke off")
+
+    with pytest.raises(ValueError, match="broke off"):
+        write_half()
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_file_in_place_of_folder_is_a_user_error(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with (
+        pytest.raises(CannotCreateError) as caught,
+        replacing(tmp_path / "out" / "a.txt") as temporary,
+    ):
+        temporary.write_text("x")
+    assert str(tmp_path / "out") in caught.value.message

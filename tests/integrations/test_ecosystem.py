@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from bids_msseg import __version__
+from bids_msseg.bids.derivatives import OUTPUTS
 from bids_msseg.cli.run import bids_exec_spec, parse_args
 from bids_msseg.errors import ExitCode
 from bids_msseg.process import _closing_line
@@ -82,6 +83,8 @@ def test_nipoppy_zenodo_metadata_is_complete() -> None:
 
 def test_nipoppy_tracker_paths_match_run_outputs() -> None:
     paths = json.loads((NIPOPPY / "tracker.json").read_text())["PATHS"]
+    stems = [OUTPUTS["mask"].stem + ".nii.gz", OUTPUTS["lesion_stats"].stem + ".tsv"]
+    assert [path.rpartition("*_")[2] for path in paths[:2]] == stems
     left = run_output_names()
     for path in paths:
         asked = path.replace("[[NIPOPPY_BIDS_PARTICIPANT_ID]]", "sub-01").replace(

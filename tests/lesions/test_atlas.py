@@ -89,21 +89,9 @@ class TestLoadPerRegion:
         rows = load_per_region(line("0000"), line("2350"), ML, {2: "left", 0: "Unknown"})
         assert [row.name for row in rows] == ["left", "label 3", "label 5", "Unknown"]
 
-    def test_probability_determines_volumes_but_not_counts(self) -> None:
-        lesions, atlas = line("011000"), line("222555")
-        probability = np.array([0.25, 0.5, 1.0, 0.5, 0, 0], np.float32).reshape(-1, 1, 1)
-        rows = by_label(load_per_region(lesions, atlas, ML, NAMES, probability=probability))
-        assert (rows[2].lesion_ml, rows[5].lesion_ml, rows[0].lesion_ml) == (1.75, 0.5, 0)
-        assert (rows[2].lesion_count, rows[5].lesion_count) == (1, 0)
-        assert rows[5].share == pytest.approx(0.5 / 3)
-
-    @pytest.mark.parametrize("other", ["atlas", "probability"])
-    def test_different_grids_are_refused(self, other: str) -> None:
-        fitting, wrong = line("000"), line("0000")
-        atlas = wrong if other == "atlas" else fitting
-        probability = (wrong if other == "probability" else fitting).astype(float)
+    def test_different_grids_are_refused(self) -> None:
         with pytest.raises(ValueError, match="differ in grid"):
-            load_per_region(fitting, atlas, ML, {}, probability=probability)
+            load_per_region(line("000"), line("0000"), ML, {})
 
     @given(LESIONS, LABELS)
     def test_volumes_and_counts_add_up(

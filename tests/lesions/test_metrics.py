@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from bids_msseg.lesions.comparison.detection import ANIMA_RULES
 from bids_msseg.lesions.comparison.metrics import (
     detection,
     lesion_agreement,
@@ -23,7 +24,7 @@ from bids_msseg.lesions.comparison.rules import AnimaRule, AnyOverlap, Detection
 from bids_msseg.lesions.instances import label_lesions
 
 Mask = NDArray[np.bool_]
-RULES = [AnyOverlap(), AnimaRule.code_defaults(), AnimaRule.challenge()]
+RULES = [AnyOverlap(), *ANIMA_RULES.values()]
 PAIRS = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=6).flatmap(
     lambda shape: st.tuples(
         hnp.arrays(bool, shape, elements=st.booleans(), fill=st.nothing()),
@@ -129,15 +130,14 @@ class TestAnyOverlap:
 class TestAnimaRule:
     def test_parameters_of_anima_rules(self) -> None:
         assert AnimaRule() == AnimaRule.code_defaults() == AnimaRule(0.05, 0.5, 0.5)
-        assert AnimaRule.challenge() == AnimaRule(0.10, 0.70, 0.65)
+        assert ANIMA_RULES["paper"] == AnimaRule(0.10, 0.70, 0.65)
 
     @pytest.mark.parametrize(
         ("covered", "found"), [(1, [False, False]), (2, [True, False]), (3, [True, True])]
     )
     def test_alpha_is_strict_limit_of_covered_share(self, covered: int, found: list[bool]) -> None:
         table = np.array([[1000, 0], [20 - covered, covered]])
-        rules = (AnimaRule.code_defaults(), AnimaRule.challenge())
-        assert [bool(rule.found(table)[0]) for rule in rules] == found
+        assert [bool(rule.found(table)[0]) for rule in ANIMA_RULES.values()] == found
 
     @pytest.mark.parametrize(
         ("outside", "found"),
@@ -147,8 +147,7 @@ class TestAnimaRule:
         self, outside: int, found: list[bool]
     ) -> None:
         table = np.array([[1000, outside], [0, 10]])
-        rules = (AnimaRule.code_defaults(), AnimaRule.challenge())
-        assert [bool(rule.found(table)[0]) for rule in rules] == found
+        assert [bool(rule.found(table)[0]) for rule in ANIMA_RULES.values()] == found
 
     def test_beta_counts_voxels_outside_all_reference_lesions(self) -> None:
         """A test lesion that only overlaps two reference lesions has no voxel outside."""
@@ -176,7 +175,7 @@ class TestAnimaRule:
         assert (anima.tp_truth, anima.tp_pred) == (1, 1)
         assert anima.f1 == pytest.approx(2 * (1 / 2) * (1 / 3) / (1 / 2 + 1 / 3))
 
-    @given(PAIRS, st.sampled_from([AnimaRule.code_defaults(), AnimaRule.challenge()]))
+    @given(PAIRS, st.sampled_from([*ANIMA_RULES.values()]))
     def test_never_finds_more_than_any_overlap(
         self, pair: tuple[Mask, Mask], rule: AnimaRule
     ) -> None:

@@ -17,6 +17,8 @@ from bids_msseg.lesions.regions import RegionAnatomy
 from bids_msseg.models.anatomy import Anatomy as Classes
 from bids_msseg.nodes.anatomy import FindAnatomy, MeasureBrain
 
+Save = Callable[..., Path]
+Run = Callable[..., Any]
 SHIFT = np.eye(4)
 SHIFT[:3, 3] = (12.0, -7.0, 5.0)
 
@@ -31,7 +33,7 @@ def at_three_mm() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture
-def visit(save: Callable[..., Path], save_affine: Callable[..., Path]) -> dict[str, Any]:
+def visit(save: Save, save_affine: Save) -> dict[str, Any]:
     """A shifted copy of the template brain; its T1w is shifted once more."""
     regions, affine = at_three_mm()
     moved = SHIFT @ affine
@@ -45,9 +47,7 @@ def visit(save: Callable[..., Path], save_affine: Callable[..., Path]) -> dict[s
     }
 
 
-def test_find_anatomy_finds_ventricles_of_images(
-    run: Callable[..., Any], visit: dict[str, Any]
-) -> None:
+def test_find_anatomy_finds_ventricles_of_images(run: Run, visit: dict[str, Any]) -> None:
     regions, affine = at_three_mm()
     found = run(FindAnatomy, **visit)
     anatomy = load_volume(found.regions_file, np.uint8)
@@ -61,7 +61,7 @@ def test_find_anatomy_finds_ventricles_of_images(
 
 
 def test_find_anatomy_notes_use_of_template_ventricles(
-    run: Callable[..., Any], save: Callable[..., Path], visit: dict[str, Any]
+    run: Run, save: Save, visit: dict[str, Any]
 ) -> None:
     flair = load_volume(visit["flair_file"])
     flat = save("flat", np.where(flair.data > 0, 60, 0).astype("f4"), flair.affine)
@@ -71,7 +71,7 @@ def test_find_anatomy_notes_use_of_template_ventricles(
 
 
 def test_measure_brain_gives_volumes_on_flair_grid(
-    run: Callable[..., Any], save: Callable[..., Path], save_affine: Callable[..., Path]
+    run: Run, save: Save, save_affine: Save
 ) -> None:
     labels = np.full((12, 12, 12), Classes.WHITE_MATTER, np.uint8)
     labels[:6] = Classes.VENTRICLE

@@ -27,6 +27,10 @@ from bids_msseg.nodes.lesions import (
     TakeGivenMask,
 )
 
+Given = Callable[..., dict[str, Any]]
+Maps = dict[str, Any]
+Run = Callable[..., Any]
+Save = Callable[..., Path]
 WORK = np.diag([1.0, 1, 1, 1])
 WORK[:3, 3] = (-20, -22, -24)
 SHAPE = (41, 45, 49)
@@ -66,7 +70,7 @@ def grid_of(axes: str, spacing: tuple[float, float, float] = (1.5, 1.0, 2.0)) ->
 
 
 @pytest.fixture
-def maps(save: Callable[..., Path], save_affine: Callable[..., Path]) -> dict[str, Any]:
+def maps(save: Save, save_affine: Save) -> Maps:
     """Outputs of the cascade: three lesions, one rejected candidate and a speck."""
     lesions, refused = balls(SHAPE, WORK, *BLOBS), balls(SHAPE, WORK, REFUSED)
     probability = np.where(lesions, 0.9, np.where(refused, 0.2, 0)).astype(np.float32)
@@ -92,7 +96,7 @@ def read(path: str) -> np.ndarray:
 
 @pytest.mark.parametrize("axes", ["RAS", "LAS", "PSR", "AIL"])
 def test_delineate_writes_maps_on_stored_flair_grid(
-    run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any], axes: str
+    run: Run, save: Save, maps: Maps, axes: str
 ) -> None:
     grid = grid_of(axes)
     found = run(Delineate, flair_file=save("flair", grid.data, grid.affine), **maps)
@@ -107,9 +111,7 @@ def test_delineate_writes_maps_on_stored_flair_grid(
     assert (read(found.rejected_file) > 0)[balls(grid.shape, grid.affine, (REFUSED[0], 2))].all()
 
 
-def test_lesion_table_has_rows_for_all_candidates(
-    run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any]
-) -> None:
+def test_lesion_table_has_rows_for_all_candidates(run: Run, save: Save, maps: Maps) -> None:
     grid = grid_of("RAS", (1.0, 1.0, 1.0))
     found = run(Delineate, flair_file=save("flair", grid.data, grid.affine), **maps)
     rows = json.loads(Path(found.table_file).read_text())
@@ -135,7 +137,7 @@ def test_lesion_table_has_rows_for_all_candidates(
 
 
 def test_rejected_voxels_are_candidates_after_interpolation(
-    run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any]
+    run: Run, save: Save, maps: Maps
 ) -> None:
     """A low threshold and a shift by half a voxel give lesion voxels outside candidates."""
     grid = grid_of("RAS", (1.0, 1.0, 1.0))
@@ -146,9 +148,7 @@ def test_rejected_voxels_are_candidates_after_interpolation(
     assert (rejected <= candidates).all()
 
 
-def test_empty_maps_give_empty_table_and_mask(
-    run: Callable[..., Any], save: Callable[..., Path], maps: Any
-) -> None:
+def test_empty_maps_give_empty_table_and_mask(run: Run, save: Save, maps: Any) -> None:
     empty = save("empty", np.zeros(SHAPE, np.float32), WORK)
     names = ("probability_file", "candidate_file", "lesion_file", "candidates_file")
     grid = grid_of("RAS")
@@ -159,9 +159,7 @@ def test_empty_maps_give_empty_table_and_mask(
 
 
 @pytest.mark.parametrize("axes", ORIENTATIONS[::7])
-def test_onto_grid_keeps_world_positions(
-    run: Callable[..., Any], save: Callable[..., Path], axes: str
-) -> None:
+def test_onto_grid_keeps_world_positions(run: Run, save: Save, axes: str) -> None:
     data = balls(SHAPE, WORK, *BLOBS).astype(np.float32)
     grid = grid_of(axes)
     brain = balls(grid.shape, grid.affine, (BLOBS[0][0], 9)).astype(np.uint8)
@@ -177,9 +175,7 @@ def test_onto_grid_keeps_world_positions(
     assert 2 * ((image > 0.5) & truth).sum() / ((image > 0.5).sum() + truth.sum()) > 0.85
 
 
-def test_onto_grid_with_rim_shows_only_brain_and_rim(
-    run: Callable[..., Any], save: Callable[..., Path]
-) -> None:
+def test_onto_grid_with_rim_shows_only_brain_and_rim(run: Run, save: Save) -> None:
     grid = grid_of("RAS", (1.0, 1.0, 1.0))
     brain = balls(grid.shape, grid.affine, ((0, 0, 0), 9)).astype(np.uint8)
     found = run(
@@ -196,6 +192,11 @@ def test_onto_grid_with_rim_shows_only_brain_and_rim(
     assert not shown[~balls(grid.shape, grid.affine, ((0, 0, 0), 15.5))].any()
 
 
+def cut_inputs(maps: Maps) -> Maps:
+    """Inputs of a node that cuts the lesions again in another space."""
+    return {name: maps[name] for name in ("probability_file", "threshold", "min_volume")}
+
+
 def moved(x: float, y: float, z: float) -> np.ndarray:
     affine = np.eye(4)
     affine[:3, 3] = (x, y, z)
@@ -204,19 +205,13 @@ def moved(x: float, y: float, z: float) -> np.ndarray:
 
 @pytest.mark.parametrize("invert", [False, True])
 def test_mask_in_space_follows_transform(
-    run: Callable[..., Any],
-    save: Callable[..., Path],
-    save_affine: Callable[..., Path],
-    maps: dict[str, Any],
-    invert: bool,
+    run: Run, save: Save, save_affine: Save, maps: Maps, invert: bool
 ) -> None:
     grid = grid_of("LPS")
     to_source = moved(3, -2, 4)
     found = run(
         MaskInSpace,
-        probability_file=maps["probability_file"],
-        threshold=0.5,
-        min_volume=10.0,
+        **cut_inputs(maps),
         reference_file=save("t1w", grid.data, grid.affine),
         transform_file=save_affine("move", np.linalg.inv(to_source) if invert else to_source),
         invert=invert,
@@ -227,19 +222,12 @@ def test_mask_in_space_follows_transform(
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.85
 
 
-def test_mask_in_space_on_grid_of_4d_series(
-    run: Callable[..., Any], tmp_path: Path, maps: dict[str, Any]
-) -> None:
+def test_mask_in_space_on_grid_of_4d_series(run: Run, tmp_path: Path, maps: Maps) -> None:
     """The series is aligned with the FLAIR, so the node needs no transform."""
     grid = grid_of("LAS")
     series = np.zeros((*grid.shape, 3), np.int16)
     nib.save(nib.Nifti1Image(series, grid.affine), tmp_path / "dwi.nii.gz")
-    inputs = {
-        "probability_file": maps["probability_file"],
-        "threshold": 0.5,
-        "min_volume": 10.0,
-        "reference_file": tmp_path / "dwi.nii.gz",
-    }
+    inputs = {**cut_inputs(maps), "reference_file": tmp_path / "dwi.nii.gz"}
     mask = nib.load(run(MaskInSpace, same_world=True, **inputs).mask_file)
     assert mask.shape == grid.shape
     truth = balls(grid.shape, grid.affine, *BLOBS)
@@ -249,17 +237,9 @@ def test_mask_in_space_on_grid_of_4d_series(
     assert not isdefined(run(MaskInSpace, **inputs).mask_file)
 
 
-def test_mask_in_space_of_embedded_template(
-    run: Callable[..., Any], save_affine: Callable[..., Path], maps: dict[str, Any]
-) -> None:
-    found = run(
-        MaskInSpace,
-        probability_file=maps["probability_file"],
-        threshold=0.5,
-        min_volume=10.0,
-        template="MNI152NLin2009aSym",
-        transform_file=save_affine("same", np.eye(4)),
-    )
+def test_mask_in_space_of_embedded_template(run: Run, save_affine: Save, maps: Maps) -> None:
+    inputs = {**cut_inputs(maps), "transform_file": save_affine("same", np.eye(4))}
+    found = run(MaskInSpace, template="MNI152NLin2009aSym", **inputs)
     image = nib.load(found.mask_file)
     truth = balls(image.shape, image.affine, *BLOBS)
     mask = np.asarray(image.dataobj) > 0
@@ -267,7 +247,7 @@ def test_mask_in_space_of_embedded_template(
 
 
 def test_given_anatomy_sets_lesion_regions_and_ventricle_mask(
-    run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any]
+    run: Run, save: Save, maps: Maps
 ) -> None:
     grid = grid_of("LPS", (1.0, 1.0, 1.0))
     anatomy = np.full(SHAPE, RegionAnatomy.SUPRATENTORIAL, np.uint8)
@@ -286,7 +266,7 @@ def test_given_anatomy_sets_lesion_regions_and_ventricle_mask(
 
 @pytest.mark.parametrize("which", range(len(BLOBS)))
 def test_extracerebral_lesion_is_rejected_with_reason(
-    run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any], which: int
+    run: Run, save: Save, maps: Maps, which: int
 ) -> None:
     centre, radius = BLOBS[which]
     outside = balls(SHAPE, WORK, (centre, radius + 2)).astype(np.uint8)
@@ -313,9 +293,7 @@ def test_extracerebral_lesion_is_rejected_with_reason(
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_exclusion_mask_removes_lesion(
-    run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any], parts: int
-) -> None:
+def test_exclusion_mask_removes_lesion(run: Run, save: Save, maps: Maps, parts: int) -> None:
     """One mask or two half masks; the lesions outside the mask do not change."""
     grid = grid_of("PSR")
     flair = save("flair", grid.data, grid.affine)
@@ -351,12 +329,7 @@ def test_exclusion_mask_removes_lesion(
 
 @pytest.mark.parametrize(("values", "notes"), [((1,), 0), ((255,), 0), ((1, 5, 7), 1)])
 def test_values_of_exclusion_mask_are_noted(
-    run: Callable[..., Any],
-    save: Callable[..., Path],
-    maps: dict[str, Any],
-    given: Callable[..., dict[str, Any]],
-    values: tuple[int, ...],
-    notes: int,
+    run: Run, save: Save, maps: Maps, given: Given, values: tuple[int, ...], notes: int
 ) -> None:
     """Networks and given masks pass on the same notes."""
     grid = grid_of("PSR")
@@ -374,9 +347,7 @@ def test_values_of_exclusion_mask_are_noted(
         assert all("excluded" in note for note in outputs.notes)
 
 
-def test_exclusion_mask_on_another_grid_is_refused(
-    run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any]
-) -> None:
+def test_exclusion_mask_on_another_grid_is_refused(run: Run, save: Save, maps: Maps) -> None:
     grid = grid_of("PSR")
     flair = save("flair", grid.data, grid.affine)
     other = save("other", np.ones(SHAPE, np.uint8), WORK)
@@ -386,10 +357,7 @@ def test_exclusion_mask_on_another_grid_is_refused(
 
 @pytest.mark.parametrize("place", [(9, -12, -8), (19, 19, 19), None])
 def test_outputs_without_extracerebral_lesion_do_not_change(
-    run: Callable[..., Any],
-    save: Callable[..., Path],
-    maps: dict[str, Any],
-    place: tuple[int, int, int] | None,
+    run: Run, save: Save, maps: Maps, place: tuple[int, int, int] | None
 ) -> None:
     """The map covers a rejected candidate, covers no candidate, or is missing."""
     grid = grid_of("RAS", (1.0, 1.0, 1.0))
@@ -406,24 +374,15 @@ def test_outputs_without_extracerebral_lesion_do_not_change(
         assert one.read_bytes() == other.read_bytes()
 
 
-def test_space_of_left_out_contrast_has_no_mask(
-    run: Callable[..., Any], save: Callable[..., Path], maps: dict[str, Any]
-) -> None:
+def test_space_of_left_out_contrast_has_no_mask(run: Run, save: Save, maps: Maps) -> None:
     grid = grid_of("LPS")
-    found = run(
-        MaskInSpace,
-        probability_file=maps["probability_file"],
-        threshold=0.5,
-        min_volume=10.0,
-        reference_file=save("t1w", grid.data, grid.affine),
-    )
+    reference = save("t1w", grid.data, grid.affine)
+    found = run(MaskInSpace, reference_file=reference, **cut_inputs(maps))
     assert not isdefined(found.mask_file)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_left_out_contrast_is_blurred(
-    run: Callable[..., Any], save: Callable[..., Path], size: int
-) -> None:
+def test_left_out_contrast_is_blurred(run: Run, save: Save, size: int) -> None:
     """A bright spot of a few voxels, such as a part of a face, almost disappears."""
     data = np.zeros(SHAPE, np.float32)
     data[20 : 20 + size, 22 : 22 + size, 24 : 24 + size] = 100
@@ -438,9 +397,7 @@ def test_left_out_contrast_is_blurred(
 
 
 @pytest.fixture
-def given(
-    save: Callable[..., Path], save_affine: Callable[..., Path]
-) -> Callable[..., dict[str, Any]]:
+def given(save: Save, save_affine: Save) -> Given:
     """Make the inputs of the node from a lesion mask and the radius of a brain."""
     grid = grid_of("PSR")
 
@@ -456,9 +413,7 @@ def given(
     return make
 
 
-def test_given_mask_replaces_network_outputs(
-    run: Callable[..., Any], given: Callable[..., dict[str, Any]]
-) -> None:
+def test_given_mask_replaces_network_outputs(run: Run, given: Given) -> None:
     grid = grid_of("PSR")
     lesions = balls(grid.shape, grid.affine, *BLOBS).astype(np.uint8)
     found = run(TakeGivenMask, **given(lesions))
@@ -472,9 +427,7 @@ def test_given_mask_replaces_network_outputs(
     assert found.notes == []
 
 
-def test_selected_values_of_given_mask_are_lesions(
-    run: Callable[..., Any], given: Callable[..., dict[str, Any]]
-) -> None:
+def test_selected_values_of_given_mask_are_lesions(run: Run, given: Given) -> None:
     grid = grid_of("PSR")
     lesions = np.zeros(grid.shape, np.uint8)
     for value, blob in enumerate(BLOBS, start=1):
@@ -487,9 +440,7 @@ def test_selected_values_of_given_mask_are_lesions(
     assert two.notes == []
 
 
-def test_given_mask_outside_brain_is_noted(
-    run: Callable[..., Any], given: Callable[..., dict[str, Any]]
-) -> None:
+def test_given_mask_outside_brain_is_noted(run: Run, given: Given) -> None:
     grid = grid_of("PSR")
     beside = balls(grid.shape, grid.affine, ((0, 0, 0), 5), ((14, 14, 0), 4)).astype(np.uint8)
     (note,) = run(TakeGivenMask, **given(beside, brain=12.0)).notes
@@ -497,7 +448,7 @@ def test_given_mask_outside_brain_is_noted(
 
 
 def test_rejected_labels_of_given_mask_may_exceed_int16(
-    run: Callable[..., Any], save: Callable[..., Path], save_affine: Callable[..., Path]
+    run: Run, save: Save, save_affine: Save
 ) -> None:
     """There are more labels than a signed 16-bit integer can hold."""
     specks = np.zeros((68, 68, 68), np.uint8)
@@ -515,17 +466,13 @@ def test_rejected_labels_of_given_mask_may_exceed_int16(
     assert (rejected.min(), rejected.max()) == (0, 34**3)
 
 
-def test_empty_given_mask_has_no_lesions(
-    run: Callable[..., Any], given: Callable[..., dict[str, Any]]
-) -> None:
+def test_empty_given_mask_has_no_lesions(run: Run, given: Given) -> None:
     found = run(TakeGivenMask, **given(np.zeros(grid_of("PSR").shape, np.uint8)))
     assert json.loads(Path(found.table_file).read_text()) == []
     assert not read(found.mask_file).any()
 
 
-def test_exclusion_mask_removes_given_lesion(
-    run: Callable[..., Any], save: Callable[..., Path], given: Callable[..., dict[str, Any]]
-) -> None:
+def test_exclusion_mask_removes_given_lesion(run: Run, save: Save, given: Given) -> None:
     grid = grid_of("PSR")
     lesions = balls(grid.shape, grid.affine, *BLOBS).astype(np.uint8)
     excluded = balls(grid.shape, grid.affine, BLOBS[1])
@@ -541,11 +488,7 @@ def test_exclusion_mask_removes_given_lesion(
 
 @pytest.mark.parametrize(("space", "shift"), [("FLAIR", None), ("T1w", 10.0), ("MNI", -10.0)])
 def test_atlas_regions_are_measured_in_atlas_space(
-    run: Callable[..., Any],
-    save: Callable[..., Path],
-    save_affine: Callable[..., Path],
-    space: str,
-    shift: float | None,
+    run: Run, save: Save, save_affine: Save, space: str, shift: float | None
 ) -> None:
     """In atlas coordinates, region 1 has x < 10 mm, and region 2 has larger x."""
     labels = np.zeros((20, 5, 5), np.int16)
@@ -573,9 +516,7 @@ def test_atlas_regions_are_measured_in_atlas_space(
     assert found.notes == []
 
 
-def test_atlas_of_left_out_contrast_has_no_rows(
-    run: Callable[..., Any], save: Callable[..., Path]
-) -> None:
+def test_atlas_of_left_out_contrast_has_no_rows(run: Run, save: Save) -> None:
     path = save("parts", np.ones((5, 5, 5), np.int16), np.eye(4))
     labels = save("labels", np.zeros((5, 5, 5), np.int16), np.eye(4))
     found = run(MeasureRegions, labels_file=labels, atlas=f"parts={path}:T1w", atlas_file=path)
@@ -584,10 +525,7 @@ def test_atlas_of_left_out_contrast_has_no_rows(
 
 @pytest.mark.parametrize("shift", [None, 10.0])
 def test_lesions_are_filled_on_grid_of_image(
-    run: Callable[..., Any],
-    save: Callable[..., Path],
-    save_affine: Callable[..., Path],
-    shift: float | None,
+    run: Run, save: Save, save_affine: Save, shift: float | None
 ) -> None:
     """The T1w coordinates are shifted by 10 mm to the right of those of the FLAIR."""
     lesion = np.zeros((12, 11, 10), np.uint8)
@@ -604,9 +542,7 @@ def test_lesions_are_filled_on_grid_of_image(
     np.testing.assert_array_equal(read(found.out_file), np.full(lesion.shape, 100))
 
 
-def test_left_out_contrast_is_not_filled(
-    run: Callable[..., Any], save: Callable[..., Path]
-) -> None:
+def test_left_out_contrast_is_not_filled(run: Run, save: Save) -> None:
     image = save("image", np.ones((5, 5, 5), np.float32), np.eye(4))
     white = save("anatomy", np.full((5, 5, 5), Tissue.WHITE_MATTER, np.uint8), np.eye(4))
     assert not isdefined(run(FillLesions, image_file=image, anatomy_file=white).out_file)

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.bids.derivatives import ATLASES, Extras, filled, mask_in
+from bids_msseg.bids.derivatives import OUTPUTS, Extras, filled, mask_in, single_images
 from bids_msseg.bids.files import load_tsv
 from bids_msseg.bids.paths import figure_path, lesion_roi_path
 from bids_msseg.bids.record_values import ModelUse
@@ -98,7 +98,7 @@ def test_atlas_table_holds_regions_of_all_atlases(
         row = {"atlas": name, "label": 1, "name": "left", "region_ml": float("nan")}
         files.append(tmp_path / f"{name}.json")
         files[-1].write_text(json.dumps([row]))
-    table = ATLASES.path(context.out_dir, context.visit, ".tsv")
+    table = OUTPUTS["atlases"].path(context.out_dir, context.visit, ".tsv")
     outputs._publish_atlases(context, map(str, files))
     assert not table.exists()
     asked = replace(context, extras=Extras(atlases=(AtlasChoice.parse("sides"),)))
@@ -112,6 +112,21 @@ def test_atlas_table_holds_regions_of_all_atlases(
     # for a contrast that could not be aligned, the table has no rows
     outputs._publish_atlases(asked, [])
     assert load_tsv(table) == []
+
+
+def test_every_image_of_table_is_published(context: DerivativesContext, tmp_path: Path) -> None:
+    image = tmp_path / "image.nii.gz"
+    image.touch()
+    names = single_images(context.visit)
+    inputs = {f"{name}_file": str(image) for name in names}
+    outputs._publish_flair_space(context, {"brain_how": "deepbet", **inputs})
+    for name in names:
+        published, sidecar, *_ = OUTPUTS[name].paths(context.out_dir, context.visit)
+        content = json.loads(sidecar.read_text())
+        assert published.is_file()
+        assert content["Description"].startswith("Brain mask; deepbet") == (name == "brain")
+        assert len(content["Sources"]) == (1 if name == "brain" else 3)
+    assert set(inputs) <= set(outputs.PublishVisit.input_spec().copyable_trait_names())
 
 
 @pytest.mark.parametrize("left_out", [(), ("T1w",)])

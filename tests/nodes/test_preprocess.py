@@ -287,12 +287,7 @@ def test_untrusted_template_is_not_used_to_check_brain(
 
 @pytest.mark.parametrize("how", ["given", "stripped", "deepbet"])
 def test_unchanged_brain_mask_is_same_file(
-    run: Run,
-    flair: Path,
-    brain: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    how: str,
+    run: Run, flair: Path, brain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     asked = []
 

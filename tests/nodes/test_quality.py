@@ -18,6 +18,7 @@ from bids_msseg.lesions.confidence.uncertainty import ConfidenceModel, LoadModel
 from bids_msseg.models.weights import read_header
 from bids_msseg.nodes.quality import CheckImages, EstimateLoad, VisitQuality
 
+Files = dict[str, Path]
 Run = Callable[..., Any]
 
 
@@ -30,7 +31,7 @@ def weights(bright_model: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def visit(make_phantom: Callable[..., Any], tmp_path: Path) -> dict[str, Path]:
+def visit(make_phantom: Callable[..., Any], tmp_path: Path) -> Files:
     """Two contrasts and the brain mask, as files."""
     phantom = make_phantom(spacing=(2.0, 2.0, 2.0))
     files = {c: phantom.write(tmp_path / f"{c}.nii.gz", c) for c in CONTRASTS[::2]}
@@ -39,7 +40,7 @@ def visit(make_phantom: Callable[..., Any], tmp_path: Path) -> dict[str, Path]:
     return {**files, "brain": tmp_path / "brain.nii.gz"}
 
 
-def _stack(images: dict[str, Path], mask: Path, target: Path) -> Path:
+def _stack(images: Files, mask: Path, target: Path) -> Path:
     volumes = {name: load_volume(path) for name, path in images.items()}
     build_stack(volumes, load_volume(mask)).save(target)
     return target
@@ -51,7 +52,7 @@ def _store_calibration(weights: Path, **known: Any) -> None:
 
 
 def test_image_of_wrong_contrast_is_flagged(
-    run: Run, weights: Path, visit: dict[str, Path], tmp_path: Path
+    run: Run, weights: Path, visit: Files, tmp_path: Path
 ) -> None:
     brain = visit.pop("brain")
     volumes = {name: load_volume(path) for name, path in visit.items()}
@@ -86,7 +87,7 @@ def test_image_of_wrong_contrast_is_flagged(
 
 
 @pytest.fixture
-def found(save: Callable[..., Path], tmp_path: Path) -> dict[str, Path]:
+def found(save: Callable[..., Path], tmp_path: Path) -> Files:
     """A probability with 8 mm³ at .9, and a table of a kept lesion and a rejected candidate."""
     data = np.zeros((6, 6, 6), np.float32)
     data[:2, :2, :2] = 0.9
@@ -106,7 +107,7 @@ def _content(outputs: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def test_calibration_gives_load_interval_and_confidence(
-    run: Run, weights: Path, found: dict[str, Path]
+    run: Run, weights: Path, found: Files
 ) -> None:
     load = LoadModel(0.7, 1.0, 0.0, np.log(2), 9)
     _store_calibration(weights, load=load, confidence=ConfidenceModel(1.0, 0.0, 50, 9))
@@ -118,15 +119,13 @@ def test_calibration_gives_load_interval_and_confidence(
     assert "confidence" not in table[1]
 
 
-def test_estimate_without_calibration_has_a_reason(
-    run: Run, weights: Path, found: dict[str, Path]
-) -> None:
+def test_estimate_without_calibration_has_a_reason(run: Run, weights: Path, found: Files) -> None:
     estimate, table = _content(run(EstimateLoad, model_file=weights, **found))
     assert estimate == {"reason": "these weights have no bright.calibration.json"}
     assert "confidence" not in table[0]
 
 
-def test_fast_mode_has_no_load_interval(run: Run, weights: Path, found: dict[str, Path]) -> None:
+def test_fast_mode_has_no_load_interval(run: Run, weights: Path, found: Files) -> None:
     _store_calibration(weights, load=LoadModel(0.7, 1.0, 0.0, 1.0, 9))
     estimate, _ = _content(run(EstimateLoad, model_file=weights, fast=True, **found))
     assert estimate == {"reason": "intervals and confidence were measured without --fast"}
@@ -152,7 +151,7 @@ def test_quality_and_load_interval_are_added_to_record(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("known", [[], ["the T1w is left out"], ["one", "another"]])
 def test_faults_of_earlier_steps_flag_the_visit(
-    run: Run, weights: Path, visit: dict[str, Path], tmp_path: Path, known: list[str]
+    run: Run, weights: Path, visit: Files, tmp_path: Path, known: list[str]
 ) -> None:
     brain = visit.pop("brain")
     found = run(
@@ -191,7 +190,7 @@ def test_record_notes_load_outside_interval(
 
 
 def test_extrapolated_load_interval_has_positive_width(
-    run: Run, weights: Path, found: dict[str, Path]
+    run: Run, weights: Path, found: Files
 ) -> None:
     _store_calibration(weights, load=LoadModel(0.7, 1.5643, -1.8037, 0.8264, 13))
     estimate, _ = _content(run(EstimateLoad, model_file=weights, **found))

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bids_msseg.bids.derivatives import OUTPUTS, preprocessed
 from bids_msseg.bids.files import write_json, write_tsv
-from bids_msseg.bids.paths import output_path
 from bids_msseg.bids.record import VisitRecord, write_record
 from bids_msseg.bids.record_values import ContrastUse, ModelUse
 from bids_msseg.bids.visit import Visit
@@ -155,23 +155,17 @@ def write_images(out: Path, visit: Visit, head: dict[str, Volume]) -> None:
     brain, lesions = head["brain"].data > 0, head["lesions"].data > 0
     upper = np.indices(brain.shape)[2] > 9
     numbers = np.where(lesions, 1 + upper, 0).astype(np.int16)
-    images: dict[str, tuple[np.ndarray, dict[str, str]]] = {
-        "brain": (brain.astype(np.uint8), {"suffix": "mask", "desc": "brain"}),
-        "flair": (head["flair"].data * brain, {"suffix": "FLAIR", "desc": "preproc"}),
-        "t1w": (head["t1w"].data * brain, {"suffix": "T1w", "desc": "preproc"}),
-        "mask": (lesions.astype(np.uint8), {"suffix": "mask", "label": "L"}),
-        "numbers": (numbers, {"suffix": "dseg", "seg": "lesions"}),
-        "rejected": (
-            head["rejected"].data.astype(np.int16),
-            {"suffix": "mask", "label": "L", "desc": "rejected"},
-        ),
-        "probability": (
-            (0.9 * lesions).astype(np.float32),
-            {"suffix": "probseg", "label": "L"},
-        ),
-    }
-    for data, entities in images.values():
-        path = output_path(out, visit, extension=".nii.gz", space="FLAIR", **entities)  # type: ignore[arg-type]
+    images = (
+        (OUTPUTS["brain"], brain.astype(np.uint8)),
+        (preprocessed("FLAIR"), head["flair"].data * brain),
+        (preprocessed("T1w"), head["t1w"].data * brain),
+        (OUTPUTS["mask"], lesions.astype(np.uint8)),
+        (OUTPUTS["labels"], numbers),
+        (OUTPUTS["rejected"], head["rejected"].data.astype(np.int16)),
+        (OUTPUTS["probseg"], (0.9 * lesions).astype(np.float32)),
+    )
+    for output, data in images:
+        path = output.path(out, visit, ".nii.gz")
         path.parent.mkdir(parents=True, exist_ok=True)
         save_volume(head["flair"].with_data(data), path)
 
@@ -183,7 +177,7 @@ def out_dir(tmp_path: Path, small_head: dict[str, Volume]) -> Path:
     visit = Visit("01", "1", Path())
     t1w = small_head["flair"].with_data(200 - small_head["flair"].data)
     draw_visit(out, visit, **small_head, moving={"T1w": t1w})
-    table = output_path(out, visit, suffix="stats", extension=".tsv", desc="lesions")
+    table = OUTPUTS["lesion_stats"].path(out, visit, ".tsv")
     rows = [lesion_row(i) for i in range(1, 32)] + [
         lesion_row(i, "rejected") for i in range(1, 15)
     ]

@@ -16,13 +16,11 @@ from bids_msseg.reports.evaluation.data import (
     COHORT_STATISTICS,
     FALSE,
     FOUND,
-    LESIONS,
     MANUAL,
     METRICS,
     MISSED,
     SITE,
     SIZE,
-    SUBJECTS,
     TABLES,
     TRUE,
     VISIT,
@@ -81,7 +79,7 @@ def make_case(
     count = {state: sum(row["state"] == state for row in lesions) for state in
              (FOUND, MISSED, TRUE, FALSE)}  # fmt: skip
     volumes = {side: 2.0 * float(mask.sum()) / 1000 for side, mask in masks.items()}
-    row = dict.fromkeys(SUBJECTS, math.nan) | {
+    row = dict.fromkeys(TABLES["subjects"], math.nan) | {
         "name": name,
         "participant_id": name,
         "session_id": "n/a",
@@ -106,7 +104,6 @@ def make_case(
         masks[MANUAL],
         labels[AUTO],
         labels[MANUAL],
-        (1.0, 1.0, 2.0),
         AFFINE,
         row,
         lesions,
@@ -121,7 +118,7 @@ def _lesion_rows(
     rows = []
     for index in range(1, int(labels.max()) + 1):
         voxels = labels == index
-        row: dict[str, Any] = dict.fromkeys(LESIONS, math.nan)
+        row: dict[str, Any] = dict.fromkeys(TABLES["lesions"], math.nan)
         row |= {"name": name, "site": site, "side": side, "index": index}
         row |= {"state": states[bool(other[voxels].any())], "volume_mm3": 2.0 * voxels.sum()}
         row |= {"size": "10-100", "region": "deep_white_matter", "partners": "n/a"}

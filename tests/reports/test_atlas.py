@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bids_msseg.bids.derivatives import ATLASES
+from bids_msseg.bids.derivatives import OUTPUTS
 from bids_msseg.bids.files import write_tsv
 from bids_msseg.bids.record import recorded_visit, write_record
 from bids_msseg.bids.sidecars import atlas_dictionary
@@ -32,7 +32,7 @@ def store(tmp_path: Path, make_record: Any) -> Store:
         record = make_record(participant, None, **more)
         names = ("atlas", "label", "name", "lesion_ml", "share")
         rows = [dict(zip(names, region, strict=True)) for region in regions]
-        path = ATLASES.path(tmp_path, recorded_visit(record), ".tsv")
+        path = OUTPUTS["atlases"].path(tmp_path, recorded_visit(record), ".tsv")
         write_tsv(path, tuple(atlas_dictionary()), rows)
         write_record(tmp_path, record)
         return record
@@ -93,7 +93,7 @@ def test_group_level_writes_and_shows_atlas_table(
 def test_stale_atlas_table_is_removed(store: Store, tmp_path: Path) -> None:
     record = store("01", ("sides", 1, "left", 2.5, 0.1))
     write_group(tmp_path)
-    ATLASES.path(tmp_path, recorded_visit(record), ".tsv").unlink()
+    OUTPUTS["atlases"].path(tmp_path, recorded_visit(record), ".tsv").unlink()
     html = write_group(tmp_path).html.read_text(encoding="utf-8")
     assert not list(tmp_path.glob("group_lesions_atlas*"))
     assert "group_lesions_atlas" not in html

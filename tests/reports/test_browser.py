@@ -1,4 +1,4 @@
-"""The pages in a real browser, opened from disk."""
+"""The pages in a real browser, opened from disk; see also ``test_viewer.py``."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from bids_msseg.bids.record import write_record
-from bids_msseg.reports.group.report import write_group
 from bids_msseg.reports.images.figures import LESION
 from bids_msseg.reports.participant import write_participant_page
 
@@ -79,19 +75,6 @@ def test_network_requests_and_console_errors_are_detected(tmp_path: Path) -> Non
     assert any("boo" in line for line in seen.console)
 
 
-@pytest.mark.parametrize("write", ["participant", "group"])
-def test_page_opens_without_network_requests_or_errors(
-    out_dir: Path, tmp_path: Path, write: str
-) -> None:
-    if write == "participant":
-        page = write_participant_page(out_dir, "01")
-    else:
-        page = write_group(out_dir).html
-    seen = Visit(tmp_path, page)
-    assert seen.console == []
-    assert seen.requests == []
-
-
 def test_injected_script_is_blocked_by_csp(out_dir: Path, tmp_path: Path) -> None:
     html = write_participant_page(out_dir, "01").read_text()
     page = tmp_path / "smuggled.html"
@@ -120,39 +103,6 @@ def test_plain_picture_hides_lesion_outlines(out_dir: Path, tmp_path: Path) -> N
     plain.write_text(only_lesions.replace(" checked", "").replace(second, f"{second} checked"))
     assert outline_pixels(tmp_path, outlined) > 200
     assert outline_pixels(tmp_path, plain) == 0
-
-
-def test_group_table_sorts_loads_numerically(
-    tmp_path: Path, make_record: Callable[..., Any]
-) -> None:
-    for participant, load in (("01", 9.0), ("02", 100.0), ("03", None), ("04", 20.0)):
-        write_record(tmp_path, make_record(participant, None, lesion_load_ml=load))
-    html = write_group(tmp_path).html.read_text()
-    click = "document.querySelectorAll('thead button')[2].click();"
-    page = tmp_path / "clicked.html"
-    for clicks, expected in ((1, "01 04 02 03"), (2, "02 04 01 03")):
-        without_policy = re.sub(r"<meta http-equiv[^>]*>", "", html)
-        script = f"<script>{click * clicks}</script></body>"
-        page.write_text(without_policy.replace("</body>", script))
-        body = Visit(tmp_path, page).dom.split("<tbody>")[1]
-        assert re.findall(r">sub-(\d+)</a>", body) == expected.split()
-
-
-def test_group_table_search_shows_only_matching_rows(
-    tmp_path: Path, make_record: Callable[..., Any]
-) -> None:
-    for participant in ("01", "02"):
-        write_record(tmp_path, make_record(participant, None))
-    html = re.sub(r"<meta http-equiv[^>]*>", "", write_group(tmp_path).html.read_text())
-    typed = (
-        "<script>const f=document.getElementById('filter');f.value='SUB-02';"
-        "f.dispatchEvent(new Event('input'));</script></body>"
-    )
-    page = tmp_path / "typed.html"
-    page.write_text(html.replace("</body>", typed))
-    dom = Visit(tmp_path, page).dom
-    assert re.findall(r"<tr data-participant=\"sub-(\d+)\"", dom) == ["02"]
-    assert "1 of 2 rows" in dom
 
 
 def test_participant_page_prints_to_pdf(out_dir: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_encode_keeps_pixels_title_and_description(
     picture = np.zeros((3, 4, 3), np.uint8)
     picture[1, 2] = colour
     png = canvas.encode(picture, title="Title ü", description="Left is right.")
-    assert canvas.describe(png) == ("Title ü", "Left is right.")
+    assert canvas.describe(png) == ("Title ü", "Left is right.", (4, 3))
     with Image.open(io.BytesIO(png)) as image:
         assert image.mode == mode
         assert (np.array(image.convert("RGB")) == picture).all()
@@ -88,7 +88,7 @@ def test_encode_keeps_pixels_title_and_description(
 def test_description_of_png_without_text_is_empty() -> None:
     stream = io.BytesIO()
     Image.new("L", (2, 2)).save(stream, "PNG")
-    assert canvas.describe(stream.getvalue()) == ("", "")
+    assert canvas.describe(stream.getvalue()) == ("", "", (2, 2))
 
 
 def test_to_grey_is_monotonic_with_fixed_number_of_levels() -> None:

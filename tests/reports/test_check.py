@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +9,14 @@ from typing import Any
 
 import pytest
 
+from bids_msseg.bids.files import load_tsv
 from bids_msseg.bids.record import VisitRecord, write_record
 from bids_msseg.reports.check import LoadLimits, check_page, read_limits
 from bids_msseg.reports.group.report import write_group
 from bids_msseg.reports.participant import write_participant_page
 
 COLUMNS = ("lesion_load_lower_limit_ml", "lesion_load_upper_limit_ml")
-SETTINGS = {
-    "model_sha256": "0123456789abcdef" * 4,
-    "threshold": 0.4,
-    "min_lesion_volume": 3.0,
-}
+SETTINGS = {"model_sha256": "0123456789abcdef" * 4, "threshold": 0.4, "min_lesion_volume": 3.0}
 """Settings of the finished visit of ``out_dir``."""
 
 
@@ -33,9 +29,7 @@ def load(lower: object, upper: object, **settings: object) -> dict[str, Any]:
 
 def limits(out_dir: Path) -> list[tuple[str, ...]]:
     """Write the group table and return both limits of every visit."""
-    with write_group(out_dir).tsv.open(encoding="utf-8", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter="\t")
-        return [tuple(row[name] for name in COLUMNS) for row in rows]
+    return [tuple(row[name] for name in COLUMNS) for row in load_tsv(write_group(out_dir).tsv)]
 
 
 @pytest.mark.parametrize(
@@ -77,8 +71,7 @@ def test_group_table_contains_limits_of_successful_visits(out_dir: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"model_sha256": "f" * 64}, {"threshold": 0.5}, {"min_lesion_volume": 5.0}],
+    "change", [{"model_sha256": "f" * 64}, {"threshold": 0.5}, {"min_lesion_volume": 5.0}]
 )
 def test_limits_of_other_settings_are_not_applied(
     out_dir: Path, change: dict[str, object]
@@ -104,7 +97,7 @@ def test_no_limit_columns_or_check_link_without_check(
     files = write_group(out_dir)
     for name in COLUMNS:
         assert name not in files.tsv.read_text(encoding="utf-8")
-        assert name not in files.json.read_text(encoding="utf-8")
+        assert name not in files.tsv.with_suffix(".json").read_text(encoding="utf-8")
     assert check_page(out_dir) == ""
     for page in (files.html, write_participant_page(out_dir, "01")):
         assert "check.html" not in read_page(page).all("a", "href")

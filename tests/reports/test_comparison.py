@@ -10,14 +10,7 @@ from comparison_figure import comparison_figure
 from PIL import Image
 
 from bids_msseg.errors import DataError
-from bids_msseg.reports.evaluation.comparison import (
-    AXIAL,
-    KINDS,
-    PLANES,
-    UNCOUNTED,
-    Scene,
-    Tile,
-)
+from bids_msseg.reports.evaluation.comparison import AXIAL, KINDS, PLANES, UNCOUNTED, Scene, Tile
 from bids_msseg.reports.evaluation.data import AUTO, FALSE, FOUND, MANUAL, MISSED, TRUE
 from bids_msseg.reports.images.outlines import svg_path
 
@@ -153,9 +146,4 @@ def test_outlines_keep_lesion_indices_of_both_masks() -> None:
         for tile in Scene(case).slices({"axial": 6})
         for line in tile.lines
     }
-    assert lines == {
-        (MANUAL, 1, FOUND),
-        (MANUAL, 2, MISSED),
-        (AUTO, 1, TRUE),
-        (AUTO, 2, FALSE),
-    }
+    assert lines == {(MANUAL, 1, FOUND), (MANUAL, 2, MISSED), (AUTO, 1, TRUE), (AUTO, 2, FALSE)}

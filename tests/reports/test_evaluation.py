@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from bids_msseg.errors import CannotCreateError
-from bids_msseg.reports.evaluation.data import SUBJECTS
+from bids_msseg.reports.evaluation.data import TABLES
 from bids_msseg.reports.evaluation.plots import agreement_plots, reliability_plot
 from bids_msseg.reports.evaluation.report import plan_for, render_page, write_page
 from bids_msseg.reports.evaluation.tables import (
@@ -188,8 +188,8 @@ def test_plan_reduces_pictures_for_many_visits_or_lesions(
 def test_visit_table_has_every_column_and_its_definition() -> None:
     html = render_page(make_evaluation(*two_cases()))
     visits = html.split('aria-label="Metrics of every visit"')[1].split("</table>")[0]
-    assert visits.count('<th scope="col"') == len(SUBJECTS)
-    for name in SUBJECTS:
+    assert visits.count('<th scope="col"') == len(TABLES["subjects"])
+    for name in TABLES["subjects"]:
         assert f'title="What {name} means"' in visits
 
 
@@ -227,7 +227,7 @@ def test_pivot_shows_intervals_and_n_a_for_missing_values() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", SUBJECTS)
+@pytest.mark.parametrize("name", TABLES["subjects"])
 def test_heading_has_no_underscore_and_nan_is_n_a(name: str) -> None:
     assert "_" not in heading(name).label
     assert format_value(name, math.nan) == "n/a"

@@ -226,11 +226,8 @@ def test_registration_frames_show_the_same_flair_edges(head: tuple[Volume, Volum
     shaped = flair.with_data(flair.data + 60 * inner.data)
     shifted = flair.with_data(np.roll(shaped.data, 12, axis=0))
     mosaic = registration_mosaic(shaped, {"T1w": shifted, "MNI152-x": shaped}, brain)
-    assert [frame.key for frame in mosaic.frames] == [
-        "registrationT1w",
-        "registrationMNI152x",
-        "registrationFLAIR",
-    ]
+    keys = [frame.key.removeprefix("registration") for frame in mosaic.frames]
+    assert keys == ["T1w", "MNI152x", "FLAIR"]
     edges = [coloured(pixels(mosaic, frame), figures.EDGE) for frame in range(3)]
     assert edges[0].sum() > 500
     assert (edges[0] == edges[2]).all()

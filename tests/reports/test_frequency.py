@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bids_msseg.bids.paths import output_path
+from bids_msseg.bids.derivatives import mask_in
 from bids_msseg.bids.visit import Visit
 from bids_msseg.imaging.volume import Volume, save_volume
 from bids_msseg.reports.group.frequency import COLOURS, draw_frequency, lesion_frequency
-from bids_msseg.reports.group.thumbnails import WIDTH, thumbnail
+from bids_msseg.reports.group.page import THUMBNAIL_WIDTH, thumbnail
 from bids_msseg.reports.images import canvas
 
 AFFINE = np.diag([-4.0, 4.0, 4.0, 1.0])
@@ -22,9 +22,7 @@ def put(out: Path, visit: Visit, *lesions: tuple[int, int, int], space: str = "S
     data = np.zeros((20, 20, 20), np.uint8)
     for lesion in lesions:
         data[lesion] = 1
-    path = output_path(
-        out, visit, suffix="mask", extension=".nii.gz", space=space, res=2, label="L"
-    )
+    path = mask_in(space, 2).path(out, visit, ".nii.gz")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_volume(Volume(data, AFFINE), path)
     return path
@@ -97,6 +95,6 @@ def test_thumbnail_has_fixed_width_and_small_size(out_dir: Path) -> None:
     jpeg = thumbnail(out_dir, Visit("01", "1", Path()))
     assert jpeg is not None
     with Image.open(io.BytesIO(jpeg)) as image:
-        assert image.width == WIDTH
+        assert image.width == THUMBNAIL_WIDTH
     assert len(jpeg) < 60_000
     assert thumbnail(out_dir, Visit("01", "2", Path())) is None

@@ -9,12 +9,8 @@ from bids_msseg.reports.methods import methods_paragraph
 
 OTHER = ModelUse("X", "2", "abc", "command", "MIT", "Doe 2020", ("FLAIR",))
 COMMON: dict[str, Any] = {
-    "model": "m",
-    "sha256": "abc",
-    "threshold": 0.5,
-    "min_lesion_volume": 3.0,
-    "versions": {},
-}
+    "model": "m", "sha256": "abc", "threshold": 0.5, "min_lesion_volume": 3.0, "versions": {}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_msseg.bids.paths import output_path
+from bids_msseg.bids.derivatives import OUTPUTS
 from bids_msseg.bids.record import VisitRecord, recorded_visit, write_record
 from bids_msseg.bids.record_values import ContrastUse, ModelUse
 from bids_msseg.bids.visit import Visit
@@ -251,14 +251,11 @@ def test_participant_page_escapes_text_from_data(
     out_dir: Path, make_record: Any, read_page: Read
 ) -> None:
     visit = Visit("01", "1", Path())
-    table = output_path(out_dir, visit, suffix="stats", extension=".tsv", desc="lesions")
+    table = OUTPUTS["lesion_stats"].path(out_dir, visit, ".tsv")
     table.write_text(f"index\tregion\tstatus\treason\n{EVIL}\t{EVIL}\tkept\t{EVIL}\n")
     record = make_record(
         # the viewer shows only contrasts that were used
-        contrasts={
-            **make_record().contrasts,
-            EVIL: ContrastUse(EVIL, (1.0, 1.0, 1.0), note=EVIL),
-        },
+        contrasts=make_record().contrasts | {EVIL: ContrastUse(EVIL, (1.0, 1.0, 1.0), note=EVIL)},
         model=ModelUse(EVIL, EVIL, EVIL),
         options={EVIL: EVIL},
         regions={EVIL: (1.0, 1)},

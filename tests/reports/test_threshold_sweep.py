@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 
 from bids_msseg.bids.derivatives import OUTPUTS
+from bids_msseg.bids.files import load_tsv
 from bids_msseg.bids.record import VisitRecord, read_records
 from bids_msseg.bids.visit import Visit
 from bids_msseg.errors import CannotCreateError
@@ -22,11 +22,6 @@ from bids_msseg.reports.threshold_sweep import (
 )
 
 EDGES = np.diag([2.0, 2.0, 2.0, 1.0])
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream, delimiter="\t"))
 
 
 @pytest.fixture
@@ -74,7 +69,7 @@ def test_sweep_table_lists_all_thresholds_of_finished_visits(
     ]
     path = write_threshold_sweep(tmp_path, records)
     assert path == tmp_path / "group_lesions_thresholds.tsv"
-    rows = rows_of(path)
+    rows = load_tsv(path)
     sidecar: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
     assert list(rows[0]) == list(sidecar) == list(SWEEP_COLUMNS)
     assert all(column["Description"] for column in sidecar.values())
@@ -96,13 +91,13 @@ def test_sweep_table_lists_all_thresholds_of_finished_visits(
 
 
 def test_sweep_table_of_out_dir_fixture_has_one_lesion(out_dir: Path) -> None:
-    rows = rows_of(write_threshold_sweep(out_dir, read_records(out_dir)))
+    rows = load_tsv(write_threshold_sweep(out_dir, read_records(out_dir)))
     assert len(rows) == len(THRESHOLDS)
     assert {row["lesion_count"] for row in rows} == {"1"}
 
 
 def test_sweep_table_without_visits_is_empty(tmp_path: Path) -> None:
-    assert rows_of(write_threshold_sweep(tmp_path, [])) == []
+    assert load_tsv(write_threshold_sweep(tmp_path, [])) == []
 
 
 def test_unwritable_sweep_sidecar_raises_error(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_msseg.bids.paths import output_path
+from bids_msseg.bids.derivatives import OUTPUTS, preprocessed
 from bids_msseg.bids.visit import Visit
 from bids_msseg.imaging.cut import cut_affine, find_drawn_cut, spread
 from bids_msseg.imaging.volume import Volume
@@ -146,14 +146,10 @@ def test_broken_t1w_is_skipped_and_broken_brain_empties_scene(out_dir: Path) -> 
     visit = Visit("01", "1", Path())
     assert len(read_scene(out_dir, visit).layers) == 5
     assert read_scene(out_dir, Visit("01", "2", Path())).layers == ()
-    t1w = output_path(
-        out_dir, visit, suffix="T1w", extension=".nii.gz", space="FLAIR", desc="preproc"
-    )
+    t1w = preprocessed("T1w").path(out_dir, visit, ".nii.gz")
     t1w.write_bytes(t1w.read_bytes()[:900])
     assert [one.name for one in read_scene(out_dir, visit).layers][:2] == ["FLAIR", "lesions"]
-    brain = output_path(
-        out_dir, visit, suffix="mask", extension=".nii.gz", space="FLAIR", desc="brain"
-    )
+    brain = OUTPUTS["brain"].path(out_dir, visit, ".nii.gz")
     brain.write_bytes(b"no image")
     assert read_scene(out_dir, visit).layers == ()
 

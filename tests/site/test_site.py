@@ -13,6 +13,8 @@ from types import ModuleType
 
 import pytest
 
+from bids_msseg.bids.changes import CODES
+from bids_msseg.bids.derivatives import OUTPUTS
 from bids_msseg.models.weights import DEFAULT_MODEL
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,6 +149,17 @@ def test_outputs_page_describes_every_expected_output(tool: object) -> None:
         assert outputs.describe_file(stem)
     with pytest.raises(LookupError, match="does not describe"):
         outputs.describe_file("sub-X/new_file")
+
+
+def test_outputs_page_takes_descriptions_of_visit_files_from_table(tool: object) -> None:
+    outputs = tool("site_outputs")  # type: ignore[operator]
+    texts = {outputs.cell(output.description) for output in (*OUTPUTS.values(), CODES)}
+    page = outputs.outputs_page()
+    assert all(text in page for text in texts)
+    names = (ROOT / "tests/e2e/expected_outputs.txt").read_text().split()
+    for stem in outputs.file_patterns(names):
+        if "/anat/" in stem or ("/figures/" in stem and "changes" not in stem):
+            assert outputs.describe_file(stem) in texts
 
 
 def test_file_patterns_are_equal_with_and_without_sessions(tool: object) -> None:

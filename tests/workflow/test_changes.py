@@ -23,8 +23,9 @@ from bids_msseg.bids.changes import (
     pair_files,
     pair_summary,
 )
+from bids_msseg.bids.derivatives import OUTPUTS, preprocessed
 from bids_msseg.bids.files import write_tsv
-from bids_msseg.bids.paths import changes_path, output_path, records_dir
+from bids_msseg.bids.paths import changes_path, records_dir
 from bids_msseg.bids.record import (
     VisitRecord,
     read_record,
@@ -71,22 +72,19 @@ def write_visit(out: Path, record: VisitRecord, phantom: Any, *, fresh: bool, se
         flair = np.where(there, 230, flair).astype(np.float32)
         lesions = lesions | there
     labels = label_lesions(lesions, voxel_volume=16)
-    images = {
-        ("FLAIR", "preproc", None, None): flair,
-        ("mask", "brain", None, None): (flair > 0).astype(np.uint8),
-        ("probseg", None, "L", None): np.where(lesions, 0.9, 0).astype(np.float32),
-        ("dseg", None, None, "lesions"): labels.astype(np.int16),
-    }
+    images = (
+        (preprocessed("FLAIR"), flair),
+        (OUTPUTS["brain"], (flair > 0).astype(np.uint8)),
+        (OUTPUTS["probseg"], np.where(lesions, 0.9, 0).astype(np.float32)),
+        (OUTPUTS["labels"], labels.astype(np.int16)),
+    )
     visit = recorded_visit(record)
-    for (suffix, desc, label, seg), data in images.items():
-        path = output_path(
-            out, visit, suffix=suffix, extension=".nii.gz", space="FLAIR", desc=desc, label=label,
-            seg=seg,
-        )  # fmt: skip
+    for output, data in images:
+        path = output.path(out, visit, ".nii.gz")
         path.parent.mkdir(parents=True, exist_ok=True)
         save_volume(Volume(data, phantom.affine), path)
     rows = rows_to_table(lesion_table(labels, phantom.affine))
-    table = output_path(out, visit, suffix="stats", desc="lesions", extension=".tsv")
+    table = OUTPUTS["lesion_stats"].path(out, visit, ".tsv")
     write_tsv(table, tuple(rows[0]), rows)
     write_record(out, record)
 
@@ -176,11 +174,7 @@ def test_change_image_has_grid_of_later_flair(compared: Compared) -> None:
     assert all(path.is_file() for path in files.all)
     codes: Any = nib.load(files.codes)
     visit = recorded_visit(compared.record("3"))
-    labels: Any = nib.load(
-        output_path(
-            compared.out, visit, suffix="dseg", extension=".nii.gz", space="FLAIR", seg="lesions"
-        )
-    )
+    labels: Any = nib.load(OUTPUTS["labels"].path(compared.out, visit, ".nii.gz"))
     assert np.array_equal(codes.affine, labels.affine)
     data, lesions = np.asarray(codes.dataobj), np.asarray(labels.dataobj)
     assert set(np.unique(data)) == {0, Code.STABLE, Code.NEW}
@@ -255,14 +249,9 @@ def test_finished_comparison_is_not_repeated(compared: Compared) -> None:
     assert path.stat().st_mtime_ns == before
 
 
-def test_failed_pair_has_reason_and_obsolete_pair_is_removed(
-    compared: Compared,
-) -> None:
+def test_failed_pair_has_reason_and_obsolete_pair_is_removed(compared: Compared) -> None:
     first, third = compared.record("1"), compared.record("3")
-    probseg = output_path(
-        compared.out, recorded_visit(first), suffix="probseg", extension=".nii.gz", space="FLAIR",
-        label="L",
-    )  # fmt: skip
+    probseg = OUTPUTS["probseg"].path(compared.out, recorded_visit(first), ".nii.gz")
     kept = probseg.read_bytes()
     probseg.unlink()
     write_record(compared.out, replace(third, fingerprint="other", changes={}))
@@ -292,10 +281,7 @@ def test_given_masks_are_compared_without_a_probability(
         record = record_of(session, lesion_mask=uri, options={})
         phantom = make_phantom("RAS", (2.0, 2.0, 4.0))
         write_visit(out, record, phantom, fresh=fresh, seed=int(session))
-        output_path(
-            out, recorded_visit(record), suffix="probseg", extension=".nii.gz", space="FLAIR",
-            label="L",
-        ).unlink()  # fmt: skip
+        OUTPUTS["probseg"].path(out, recorded_visit(record), ".nii.gz").unlink()
     outcomes = compare_participants(["01"], Execution(tmp_path / "work", out))
     assert outcomes == [ChangeOutcome("01", 1)]
     later = read_record(out, "01", "2")
@@ -347,8 +333,7 @@ def visits(top: Path, *sessions: str, dates: bool = True) -> Execution:
 
 
 @pytest.mark.parametrize(
-    "sessions",
-    [("predrug", "postdrug"), ("baseline", "12months"), ("scan2", "scan1", "scan10")],
+    "sessions", [("predrug", "postdrug"), ("baseline", "12months"), ("scan2", "scan1", "scan10")]
 )
 def test_pairs_follow_dates_not_session_labels(
     requested_pairs: list[Any], sessions: tuple[str, ...], tmp_path: Path

@@ -23,12 +23,14 @@ from bids_msseg.spaces import AtlasChoice, OutputSpace
 from bids_msseg.workflow.participant import init_visit_wf
 from bids_msseg.workflow.plan import Settings, step_label, visit_workflow_name
 
+Images = dict[str, Path]
+Others = tuple[str, ...]
 CONTRASTS = ("FLAIR", "T1w", "T2w")
 DEFAULT = (("FLAIR", None), ("T1w", None), ("MNI152NLin2009aSym", 1))
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> dict[str, Path]:
+def images(tmp_path: Path) -> Images:
     paths = {name: tmp_path / f"sub-01_{name}.nii.gz" for name in (*CONTRASTS, "mask")}
     for path in paths.values():
         path.touch()
@@ -36,7 +38,7 @@ def images(tmp_path: Path) -> dict[str, Path]:
 
 
 def build(
-    images: dict[str, Path],
+    images: Images,
     *others: str,
     sidecar: Mapping[str, object] | None = None,
     intermediate: Path | None = None,
@@ -85,6 +87,16 @@ def input_sources(workflow: Workflow, target: str) -> dict[str, str]:
     return found
 
 
+def inputs_missing(workflow: Workflow) -> dict[str, set[str]]:
+    """Mandatory inputs that are neither set nor connected, by node."""
+    missing = {}
+    for name, node in nodes_of(workflow).items():
+        traits = node.inputs.traits(mandatory=True)
+        unset = {field for field in traits if not isdefined(getattr(node.inputs, field))}
+        missing[name] = unset - set(input_sources(workflow, name))
+    return {name: fields for name, fields in missing.items() if fields}
+
+
 ALWAYS = {
     "conform_FLAIR",
     "brain",
@@ -114,9 +126,7 @@ A_CONTRAST = {"conform", "coregister", "on_flair"}
 
 
 @pytest.mark.parametrize("others", [(), ("T1w",), ("T2w",), ("T1w", "T2w")])
-def test_visit_workflow_has_expected_node_names(
-    images: dict[str, Path], others: tuple[str, ...]
-) -> None:
+def test_visit_workflow_has_expected_node_names(images: Images, others: Others) -> None:
     """Names are stable: a re-run finds its finished steps by them."""
     expected = ALWAYS | {"space_MNI152NLin2009aSym", "list_spaces"}
     expected |= {f"{kind}_{name}" for kind, name in product(A_CONTRAST, others)}
@@ -126,27 +136,18 @@ def test_visit_workflow_has_expected_node_names(
 
 
 @pytest.mark.parametrize("others", [(), ("T1w", "T2w")])
-def test_every_mandatory_input_is_set_or_connected(
-    images: dict[str, Path], others: tuple[str, ...]
-) -> None:
-    workflow = build(images, *others)
-    for name, node in nodes_of(workflow).items():
-        connected = set(input_sources(workflow, name))
-        traits = node.inputs.traits(mandatory=True)
-        given = {field for field in traits if isdefined(getattr(node.inputs, field))}
-        assert set(traits) <= connected | given, name
+def test_every_mandatory_input_is_set_or_connected(images: Images, others: Others) -> None:
+    assert inputs_missing(build(images, *others)) == {}
 
 
 @pytest.mark.parametrize("others", [(), ("T1w", "T2w")])
-def test_graph_is_acyclic_and_ends_in_publish_node(
-    images: dict[str, Path], others: tuple[str, ...]
-) -> None:
+def test_graph_is_acyclic_and_ends_in_publish_node(images: Images, others: Others) -> None:
     graph = build(images, *others)._graph
     assert nx.is_directed_acyclic_graph(graph)
     assert [node.name for node in graph.nodes if graph.out_degree(node) == 0] == ["publish"]
 
 
-def test_nodes_declare_memory_and_threads(images: dict[str, Path]) -> None:
+def test_nodes_declare_memory_and_threads(images: Images) -> None:
     workflow = build(images, "T1w", "T2w", threads=3)
     heavy = {"bias", "template", "segment"} | {f"coregister_{name}" for name in CONTRASTS}
     for name, node in nodes_of(workflow).items():
@@ -171,7 +172,7 @@ def test_nodes_declare_memory_and_threads(images: dict[str, Path]) -> None:
     ],
 )
 def test_output_spaces_give_expected_nodes(
-    images: dict[str, Path], spaces: tuple[tuple[str, int | None], ...], expected: set[str]
+    images: Images, spaces: tuple[tuple[str, int | None], ...], expected: set[str]
 ) -> None:
     found = {
         name for name in nodes_of(build(images, "T1w", spaces=spaces)) if name.startswith("space")
@@ -179,7 +180,7 @@ def test_output_spaces_give_expected_nodes(
     assert found == expected
 
 
-def test_t1w_space_needs_a_t1w(images: dict[str, Path]) -> None:
+def test_t1w_space_needs_a_t1w(images: Images) -> None:
     workflow = build(images, "T2w", spaces=(("FLAIR", None), ("T1w", None)))
     assert "space_T1w" not in nodes_of(workflow)
     assert not isdefined(nodes_of(workflow)["publish"].inputs.space_names) or (
@@ -187,9 +188,7 @@ def test_t1w_space_needs_a_t1w(images: dict[str, Path]) -> None:
     )
 
 
-def test_other_template_is_registered_once_for_all_resolutions(
-    images: dict[str, Path],
-) -> None:
+def test_other_template_is_registered_once_for_all_resolutions(images: Images) -> None:
     spaces = (("MNI152NLin2009cAsym", 1), ("MNI152NLin2009cAsym", 2))
     workflow = build(images, spaces=spaces)
     nodes = nodes_of(workflow)
@@ -206,7 +205,7 @@ def test_other_template_is_registered_once_for_all_resolutions(
     ]
 
 
-def test_publish_node_receives_names_and_files_in_same_order(images: dict[str, Path]) -> None:
+def test_publish_node_receives_names_and_files_in_same_order(images: Images) -> None:
     workflow = build(images, "T1w", "T2w")
     publish = nodes_of(workflow)["publish"].inputs
     assert publish.transform_names == [
@@ -231,7 +230,7 @@ def test_publish_node_receives_names_and_files_in_same_order(images: dict[str, P
         ]
 
 
-def test_atlas_nodes_use_transform_of_atlas_space(images: dict[str, Path]) -> None:
+def test_atlas_nodes_use_transform_of_atlas_space(images: Images) -> None:
     texts = {
         "sides": "template",
         "A:MNI152NLin6Asym": "template_MNI152NLin6Asym",
@@ -266,7 +265,7 @@ def test_atlas_nodes_use_transform_of_atlas_space(images: dict[str, Path]) -> No
     assert "desc-atlases_stats" in stems
 
 
-def test_fill_lesions_adds_nodes_for_flair_and_t1w(images: dict[str, Path]) -> None:
+def test_fill_lesions_adds_nodes_for_flair_and_t1w(images: Images) -> None:
     asked = Extras(filled=True)
     assert {name for name in nodes_of(build(images, extras=asked)) if "fill" in name} == {
         "fill_FLAIR",
@@ -293,7 +292,7 @@ def test_fill_lesions_adds_nodes_for_flair_and_t1w(images: dict[str, Path]) -> N
     assert "list_spaces" not in nodes
 
 
-def test_fmriprep_roi_is_t1w_space_mask(images: dict[str, Path]) -> None:
+def test_fmriprep_roi_is_t1w_space_mask(images: Images) -> None:
     asked = Extras(roi=True)
     alone, with_t1w = (
         build(images, *others, spaces=(), extras=asked) for others in ((), ("T1w",))
@@ -304,7 +303,7 @@ def test_fmriprep_roi_is_t1w_space_mask(images: dict[str, Path]) -> None:
     assert "space_T1w" not in nodes_of(alone)
 
 
-def test_grid_file_nodes_use_transform_only_for_t1w(images: dict[str, Path]) -> None:
+def test_grid_file_nodes_use_transform_only_for_t1w(images: Images) -> None:
     """One is aligned with the FLAIR, one with the T1w."""
     grids = tuple(
         OutputSpace(name, None, str(images[name]), world)
@@ -326,9 +325,7 @@ def test_grid_file_nodes_use_transform_only_for_t1w(images: dict[str, Path]) -> 
 
 
 @pytest.mark.parametrize("others", [("T1w",), ("T2w",), ("T1w", "T2w")])
-def test_unaligned_contrast_reaches_only_figure_nodes(
-    images: dict[str, Path], others: tuple[str, ...]
-) -> None:
+def test_unaligned_contrast_reaches_only_figure_nodes(images: Images, others: Others) -> None:
     """Later steps read the output of its alignment; only the figure shows it unaligned."""
     workflow = build(images, *others)
     for contrast in others:
@@ -346,7 +343,7 @@ def test_unaligned_contrast_reaches_only_figure_nodes(
         assert input_sources(workflow, last)["left_out"] == "list_left_out.out"
 
 
-def test_all_faults_are_connected_to_quality_node(images: dict[str, Path]) -> None:
+def test_all_faults_are_connected_to_quality_node(images: Images) -> None:
     workflow = build(images, "T1w", "T2w", spaces=(("MNI152NLin2009cAsym", 1),))
     assert set(input_sources(workflow, "list_faults").values()) == {
         "coregister_T1w.faults",
@@ -359,7 +356,7 @@ def test_all_faults_are_connected_to_quality_node(images: dict[str, Path]) -> No
 
 
 @pytest.mark.parametrize("step", ["anatomy", "stack", "quality", "delineate"])
-def test_later_steps_use_checked_brain_mask(images: dict[str, Path], step: str) -> None:
+def test_later_steps_use_checked_brain_mask(images: Images, step: str) -> None:
     assert input_sources(build(images), step)["mask_file"] == "check_brain.mask_file"
 
 
@@ -370,19 +367,19 @@ def test_later_steps_use_checked_brain_mask(images: dict[str, Path], step: str) 
 )  # fmt: skip
 @pytest.mark.parametrize("asked", ["auto", "yes", "no"])
 def test_brain_node_gets_skull_option_and_sidecar_separately(
-    images: dict[str, Path], said: dict[str, object], expected: str, asked: str
+    images: Images, said: dict[str, object], expected: str, asked: str
 ) -> None:
     """The brain step reads the image and decides between them."""
     brain = nodes_of(build(images, skull_stripped=asked, sidecar=said))["brain"]
     assert (brain.inputs.skull_stripped, brain.inputs.sidecar) == (asked, expected)
 
 
-def test_a_given_brain_mask_is_used(images: dict[str, Path]) -> None:
+def test_a_given_brain_mask_is_used(images: Images) -> None:
     assert nodes_of(build(images, "mask"))["brain"].inputs.given_mask == str(images["mask"])
     assert not isdefined(nodes_of(build(images))["brain"].inputs.given_mask)
 
 
-def test_options_reach_their_nodes(images: dict[str, Path]) -> None:
+def test_options_reach_their_nodes(images: Images) -> None:
     nodes = nodes_of(
         build(images, "T1w", seed=5, fast=True, device="cuda:1", measure=True, threads=2)
     )
@@ -399,16 +396,14 @@ def test_options_reach_their_nodes(images: dict[str, Path]) -> None:
     [("auto", "cpu"), ("cpu", "cpu"), ("mps", "cpu"), ("cuda", "cuda"), ("cuda:1", "cuda:1")],
 )
 def test_brain_extraction_uses_gpu_only_for_cuda_option(
-    images: dict[str, Path], device: str, brain: str
+    images: Images, device: str, brain: str
 ) -> None:
     nodes = nodes_of(build(images, device=device))
     assert (nodes["segment"].inputs.device, nodes["brain"].inputs.device) == (device, brain)
 
 
 @pytest.mark.parametrize("others", [(), ("T1w", "T2w")])
-def test_given_lesion_mask_replaces_network_nodes(
-    images: dict[str, Path], others: tuple[str, ...]
-) -> None:
+def test_given_lesion_mask_replaces_network_nodes(images: Images, others: Others) -> None:
     whole = build(images, *others)
     workflow = build(images, *others, "given", mask_values=(1, 5))
     nodes = nodes_of(workflow)
@@ -425,19 +420,14 @@ def test_given_lesion_mask_replaces_network_nodes(
         assert found[f"{name}_file"] == f"delineate.{name}_file"
     for space in (name for name in nodes if name.startswith("space_")):
         assert input_sources(workflow, space)["probability_file"] == "delineate.probability_file"
-    for name, node in nodes.items():
-        traits = node.inputs.traits(mandatory=True)
-        set_ = {field for field in traits if isdefined(getattr(node.inputs, field))}
-        assert set(traits) <= set(input_sources(workflow, name)) | set_, name
+    assert inputs_missing(workflow) == {}
     graph = workflow._graph
     assert [node.name for node in graph.nodes if graph.out_degree(node) == 0] == ["publish"]
     assert {"stack", "quality", "template"} <= set(nodes["store"].inputs.step_names)
 
 
 @pytest.mark.parametrize("others", [(), ("T1w", "T2w")])
-def test_external_segmenter_replaces_networks(
-    images: dict[str, Path], others: tuple[str, ...]
-) -> None:
+def test_external_segmenter_replaces_networks(images: Images, others: Others) -> None:
     other = CommandSegmenter(Identity("command", "x", "1", "", ""), ("x", "{flair}", "{out}"))
     whole = build(images, *others)
     workflow = build(images, *others, segmenter=other, extras=Extras(anatomy=False))
@@ -464,15 +454,12 @@ def test_external_segmenter_replaces_networks(
         assert not isdefined(nodes[name].inputs.model_file)
     assert not {"anatomy_file", "volumes_file"} & set(input_sources(workflow, "publish"))
     assert "anatomy_file" not in input_sources(workflow, "draw")
-    for name, node in nodes.items():
-        traits = node.inputs.traits(mandatory=True)
-        given = {field for field in traits if isdefined(getattr(node.inputs, field))}
-        assert set(traits) <= set(input_sources(workflow, name)) | given, name
+    assert inputs_missing(workflow) == {}
     # so that a new threshold does not need the segmenter
     assert "segment" in nodes["store"].inputs.step_names
 
 
-def test_filling_of_given_mask_runs_networks_for_anatomy_only(images: dict[str, Path]) -> None:
+def test_filling_of_given_mask_runs_networks_for_anatomy_only(images: Images) -> None:
     workflow = build(images, "T1w", "given", extras=Extras(filled=True))
     nodes = nodes_of(workflow)
     assert {"segment", "volumes", "fill_FLAIR", "fill_T1w"} <= set(nodes)
@@ -497,9 +484,7 @@ def test_filling_of_given_mask_runs_networks_for_anatomy_only(images: dict[str, 
 
 
 @pytest.mark.parametrize("others", [(), ("given",)])
-def test_exclusion_masks_reach_only_delineate_node(
-    images: dict[str, Path], others: tuple[str, ...]
-) -> None:
+def test_exclusion_masks_reach_only_delineate_node(images: Images, others: Others) -> None:
     """The outputs stored for a new delineation do not depend on them."""
     plain, masked = build(images, *others), build(images, *others, "excluded")
     assert nodes_of(plain)["delineate"].inputs.exclusion_files == []
@@ -509,7 +494,7 @@ def test_exclusion_masks_reach_only_delineate_node(
     assert (one.step_names, one.selected_outputs) == (other.step_names, other.selected_outputs)
 
 
-def stored(images: dict[str, Path], *others: str) -> set[str]:
+def stored(images: Images, *others: str) -> set[str]:
     """Outputs that a complete run stores, as ``step.output``, without notes and times."""
     wanted = nodes_of(build(images, *others))["store"].inputs.selected_outputs
     return {
@@ -521,9 +506,7 @@ def stored(images: dict[str, Path], *others: str) -> set[str]:
 
 
 @pytest.mark.parametrize("others", [(), ("T1w",), ("T1w", "T2w")])
-def test_store_node_keeps_outputs_needed_for_delineation(
-    images: dict[str, Path], others: tuple[str, ...]
-) -> None:
+def test_store_node_keeps_outputs_needed_for_delineation(images: Images, others: Others) -> None:
     """No image of the whole head is stored, only the part that the figures show."""
     expected = {f"segment.{name}_file" for name in ("probability", "candidate", "lesion")}
     expected |= {"segment.candidates_file", "quality.quality_file", "brain.how"}
@@ -545,7 +528,7 @@ def test_store_node_keeps_outputs_needed_for_delineation(
 
 @pytest.mark.parametrize("others", [(), ("T1w", "T2w")])
 def test_workflow_from_archive_reuses_stored_steps(
-    images: dict[str, Path], tmp_path: Path, others: tuple[str, ...]
+    images: Images, tmp_path: Path, others: Others
 ) -> None:
     whole = build(images, *others)
     first = nodes_of(whole)["store"].inputs.step_names

@@ -30,6 +30,7 @@ from bids_msseg.workflow.plan import Settings
 from bids_msseg.workflow.run import run_visits
 
 SimulateRun = Callable[[list[str], Execution, Any], None]
+Run = Callable[..., list[Outcome]]
 
 
 @pytest.fixture
@@ -50,19 +51,22 @@ def execution(tmp_path: Path) -> Execution:
     return Execution(tmp_path / "work", tmp_path / "out", chunk=10)
 
 
+@pytest.fixture
 def run(
-    monkeypatch: pytest.MonkeyPatch,
-    contexts: list[DerivativesContext],
-    execution: Execution,
-    simulate_run: SimulateRun,
-) -> list[Outcome]:
-    def instead(top: Any, execution: Execution, ended: Any) -> None:
-        simulate_run([node.name for node in top._graph.nodes], execution, ended)
+    monkeypatch: pytest.MonkeyPatch, contexts: list[DerivativesContext], execution: Execution
+) -> Run:
+    """Run the first visits with a stub for nipype."""
 
-    monkeypatch.setattr(module, "run_nipype", instead)
-    settings = Settings(contexts[0].visit.flair)
-    moved = [replace(one, out_dir=execution.out_dir) for one in contexts]
-    return list(run_visits(moved, settings, execution))
+    def go(simulate_run: SimulateRun, how: Execution = execution, count: int = 3) -> list[Outcome]:
+        def instead(top: Any, execution: Execution, ended: Any) -> None:
+            simulate_run([node.name for node in top._graph.nodes], execution, ended)
+
+        monkeypatch.setattr(module, "run_nipype", instead)
+        settings = Settings(contexts[0].visit.flair)
+        moved = [replace(one, out_dir=how.out_dir) for one in contexts[:count]]
+        return list(run_visits(moved, settings, how))
+
+    return go
 
 
 def store_record(execution: Execution, label: str, fingerprint: str) -> None:
@@ -82,9 +86,7 @@ def store_crash_file(execution: Execution, visit: str, node: str) -> None:
     path.write_text(f"Node: bids_msseg.{visit}.{node}\nWorking directory: /x\n")
 
 
-def test_outcome_follows_visit_record(
-    monkeypatch: pytest.MonkeyPatch, contexts: list[DerivativesContext], execution: Execution
-) -> None:
+def test_outcome_follows_visit_record(run: Run) -> None:
     def simulate_run(names: list[str], execution: Execution, ended: Any) -> None:
         store_record(execution, "01", "01")
         store_record(execution, "02", "of another run")
@@ -92,7 +94,7 @@ def test_outcome_follows_visit_record(
         store_crash_file(execution, "sub_03", "brain")
         ended.error = "RuntimeError: raised"
 
-    first, second, third = run(monkeypatch, contexts, execution, simulate_run)
+    first, second, third = run(simulate_run)
     assert first.ok
     assert (second.ok, second.message, second.code) == (False, "RuntimeError: raised", 1)
     assert (third.step, third.message, third.hint, third.code) == ("brain", "bad", "c", 65)
@@ -101,9 +103,7 @@ def test_outcome_follows_visit_record(
     assert not any(one.stopped for one in (first, second, third))
 
 
-def test_results_of_earlier_run_are_ignored(
-    monkeypatch: pytest.MonkeyPatch, contexts: list[DerivativesContext], execution: Execution
-) -> None:
+def test_results_of_earlier_run_are_ignored(run: Run, execution: Execution) -> None:
     """An old failure file, record and crash file are ignored when a visit starts."""
     (execution.out_dir / "logs").mkdir(parents=True)
     store_failure(execution, "sub_01", 65, "an old one")
@@ -116,21 +116,19 @@ def test_results_of_earlier_run_are_ignored(
         assert record.status == "failed"
         assert record.reason == "the run stopped before this visit was finished"
 
-    (outcome,) = run(monkeypatch, contexts[:1], execution, simulate_run)
+    (outcome,) = run(simulate_run, count=1)
     assert not outcome.ok
     assert outcome.message == "a step failed without an error message"
     assert outcome.crash_files == ()
 
 
-def test_visit_without_result_is_stopped_after_crash(
-    monkeypatch: pytest.MonkeyPatch, contexts: list[DerivativesContext], execution: Execution
-) -> None:
+def test_visit_without_result_is_stopped_after_crash(run: Run, execution: Execution) -> None:
     def simulate_run(names: list[str], execution: Execution, ended: Any) -> None:
         store_record(execution, "01", "01")
         store_failure(execution, "sub_02", 65, "bad")
 
     stopping = replace(execution, stop_on_first_crash=True)
-    outcomes = run(monkeypatch, contexts, stopping, simulate_run)
+    outcomes = run(simulate_run, stopping)
     assert [(one.ok, one.stopped) for one in outcomes] == [
         (True, False),
         (False, False),
@@ -138,9 +136,7 @@ def test_visit_without_result_is_stopped_after_crash(
     ]
 
 
-def test_stop_on_first_crash_runs_no_later_group(
-    monkeypatch: pytest.MonkeyPatch, contexts: list[DerivativesContext], execution: Execution
-) -> None:
+def test_stop_on_first_crash_runs_no_later_group(run: Run, execution: Execution) -> None:
     seen: list[list[str]] = []
 
     def simulate_run(names: list[str], execution: Execution, ended: Any) -> None:
@@ -148,16 +144,14 @@ def test_stop_on_first_crash_runs_no_later_group(
         store_failure(execution, names[0], 65, "bad")
 
     one_by_one = replace(execution, chunk=1)
-    run(monkeypatch, contexts, one_by_one, simulate_run)
+    run(simulate_run, one_by_one)
     assert seen == [["sub_01"], ["sub_02"], ["sub_03"]]
     seen.clear()
-    run(monkeypatch, contexts, replace(one_by_one, stop_on_first_crash=True), simulate_run)
+    run(simulate_run, replace(one_by_one, stop_on_first_crash=True))
     assert seen == [["sub_01"]]
 
 
-def test_plugin_error_fails_all_visits(
-    monkeypatch: pytest.MonkeyPatch, contexts: list[DerivativesContext], execution: Execution
-) -> None:
+def test_plugin_error_fails_all_visits(run: Run, execution: Execution) -> None:
     """No node was run and no failure recorded: all visits fail, also with stop_on_first_crash."""
 
     def simulate_run(names: list[str], execution: Execution, ended: Any) -> None:
@@ -165,7 +159,7 @@ def test_plugin_error_fails_all_visits(
 
     stopping = replace(execution, stop_on_first_crash=True)
     for how in (execution, stopping):
-        outcomes = run(monkeypatch, contexts, how, simulate_run)
+        outcomes = run(simulate_run, how)
         assert [one.message for one in outcomes] == ["RuntimeError: no sbatch here"] * 3
         assert not any(one.ok or one.stopped for one in outcomes)
 
@@ -175,11 +169,7 @@ def test_plugin_error_fails_all_visits(
     [(errno.ENOSPC, "no space left"), (errno.EDQUOT, "no space"), (errno.EFBIG, "size limit")],
 )
 def test_write_errors_in_crash_files_give_exit_code_74(
-    monkeypatch: pytest.MonkeyPatch,
-    contexts: list[DerivativesContext],
-    execution: Execution,
-    number: int,
-    message: str,
+    run: Run, number: int, message: str
 ) -> None:
     """No step recorded a failure: the cause is only in a crash file or in the error."""
 
@@ -189,7 +179,7 @@ def test_write_errors_in_crash_files_give_exit_code_74(
             text = f"Node: bids_msseg.{name}.brain\n\nOSError: [Errno {number}] No"
             (execution.out_dir / "logs" / f"crash-20260101-1-root-{name}.txt").write_text(text)
 
-    outcomes = run(monkeypatch, contexts, execution, simulate_run)
+    outcomes = run(simulate_run)
     assert [one.code for one in outcomes] == [74, 74, 1]
     for one in outcomes[:2]:
         assert message in one.message
@@ -199,7 +189,7 @@ def test_write_errors_in_crash_files_give_exit_code_74(
 
 
 def test_missing_results_on_full_disk_give_exit_code_74(
-    monkeypatch: pytest.MonkeyPatch, contexts: list[DerivativesContext], execution: Execution
+    run: Run, execution: Execution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that cannot write its result gives no other error message."""
 
@@ -208,15 +198,13 @@ def test_missing_results_on_full_disk_give_exit_code_74(
 
     room = shutil.disk_usage(execution.out_dir.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: room._replace(free=2**20 - 1))
-    outcomes = run(monkeypatch, contexts, execution, simulate_run)
+    outcomes = run(simulate_run)
     assert [(one.code, one.message) for one in outcomes] == [(74, "no space left on the disk")] * 3
     monkeypatch.setattr(shutil, "disk_usage", lambda _: room._replace(free=2**20))
-    assert {one.code for one in run(monkeypatch, contexts, execution, simulate_run)} == {1}
+    assert {one.code for one in run(simulate_run)} == {1}
 
 
-def test_empty_crash_file_is_removed(
-    monkeypatch: pytest.MonkeyPatch, contexts: list[DerivativesContext], execution: Execution
-) -> None:
+def test_empty_crash_file_is_removed(run: Run, execution: Execution) -> None:
     logs = execution.out_dir / "logs"
 
     def simulate_run(names: list[str], execution: Execution, ended: Any) -> None:
@@ -224,16 +212,13 @@ def test_empty_crash_file_is_removed(
         (logs / "crash-20260101-1-root-publish-1.txt").touch()
         (logs / "crash-20260101-1-root-publish-2.txt").write_text("Node: another\n")
 
-    outcomes = run(monkeypatch, contexts, execution, simulate_run)
+    outcomes = run(simulate_run)
     assert {one.code for one in outcomes} == {74}
     assert [path.name for path in logs.glob("crash-*")] == ["crash-20260101-1-root-publish-2.txt"]
 
 
 def test_visits_failed_by_killed_worker_are_retried_alone(
-    monkeypatch: pytest.MonkeyPatch,
-    contexts: list[DerivativesContext],
-    execution: Execution,
-    caplog: pytest.LogCaptureFixture,
+    run: Run, execution: Execution, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen: list[list[str]] = []
 
@@ -252,7 +237,7 @@ def test_visits_failed_by_killed_worker_are_retried_alone(
         else:
             ended.killed.add("bids_msseg.sub_03.brain")
 
-    outcomes = run(monkeypatch, contexts, execution, simulate_run)
+    outcomes = run(simulate_run)
     assert seen == [["sub_01", "sub_02", "sub_03"], ["sub_02"], ["sub_03"]]
     assert [one.ok for one in outcomes] == [True, False, True]
     assert outcomes[1].code == ExitCode.TEMPORARY
@@ -267,17 +252,14 @@ def test_visits_failed_by_killed_worker_are_retried_alone(
 
 @pytest.mark.parametrize("clean", [False, True])
 def test_clean_removes_work_folders_of_finished_visits(
-    monkeypatch: pytest.MonkeyPatch,
-    contexts: list[DerivativesContext],
-    execution: Execution,
-    clean: bool,
+    run: Run, execution: Execution, clean: bool
 ) -> None:
     def simulate_run(names: list[str], execution: Execution, ended: Any) -> None:
         for name in names:
             (execution.work_dir / "bids_msseg" / name).mkdir(parents=True)
         store_record(execution, "01", "01")
 
-    run(monkeypatch, contexts[:2], replace(execution, clean=clean), simulate_run)
+    run(simulate_run, replace(execution, clean=clean), count=2)
     left = {path.name for path in (execution.work_dir / "bids_msseg").iterdir()}
     assert left == ({"sub_02"} if clean else {"sub_01", "sub_02"})
 
@@ -291,17 +273,12 @@ def test_clean_removes_work_folders_of_finished_visits(
     ],
 )
 def test_nipype_error_becomes_outcome_message_and_hint(
-    error: str,
-    message: str,
-    hint: str,
-    monkeypatch: pytest.MonkeyPatch,
-    contexts: list[DerivativesContext],
-    execution: Execution,
+    run: Run, error: str, message: str, hint: str
 ) -> None:
     def simulate_run(names: list[str], execution: Execution, ended: Any) -> None:
         ended.error = error
 
-    outcome = run(monkeypatch, contexts[:1], execution, simulate_run)[0]
+    outcome = run(simulate_run, count=1)[0]
     assert (outcome.message, outcome.crash_files, outcome.code) == (message, (), 1)
     assert outcome.hint.startswith(hint)
 

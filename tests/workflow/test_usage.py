@@ -6,9 +6,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from bids_msseg.reports.tables import read_tsv
-from bids_msseg.workflow.execution import Usage
+from bids_msseg.workflow.execution import Usage, add_usage
 from bids_msseg.workflow.locks import LOCK_FILE, VisitLocks
-from bids_msseg.workflow.usage import add_usage
 
 STEPS = ("brain", "stack")
 

@@ -18,12 +18,12 @@ from site_text import cell, table
 
 from bids_msseg.bids import sidecars
 from bids_msseg.bids.change_tables import change_dictionary, code_table, codes_sidecar
-from bids_msseg.bids.changes import pairs_of
-from bids_msseg.bids.dataset import DESCRIPTIONS
-from bids_msseg.bids.derivatives import ATLASES, OUTPUTS, filled, mask_in
+from bids_msseg.bids.changes import CODES, pairs_of
+from bids_msseg.bids.derivatives import OUTPUTS, Output, mask_in, single_images
 from bids_msseg.bids.paths import ROI_FOLDER
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.bids.record_values import ModelUse
+from bids_msseg.bids.visit import Visit
 from bids_msseg.check.text import LESION_COLUMNS, VISIT_COLUMNS
 from bids_msseg.evaluation.comparison import SHOWN
 from bids_msseg.evaluation.consensus_files import LEFT_OUT_COLUMNS, RATER_COLUMNS
@@ -46,7 +46,6 @@ _IDENTITY = (
         re.compile(r"(preproc_|registration|from-)(?:FLAIR|T1w|T2w)(?=$|\.|_FLAIR\.|_to-FLAIR)"),
         r"\1CONTRAST",
     ),
-    (re.compile(r"desc-(brain|lesions)(?:Plain)?_FLAIR"), r"desc-\1[Plain]_FLAIR"),
     (re.compile(r"desc-changes(?:Earlier|Later)?_FLAIR"), "desc-changes[Earlier,Later]_FLAIR"),
     (re.compile(r"_acq-[0-9a-zA-Z]+"), ""),
     (re.compile(r"_ses-[0-9a-zA-Z]+"), "[_ses-Y]"),
@@ -55,10 +54,9 @@ _IDENTITY = (
     (re.compile(r"sub-[0-9a-zA-Z]+"), "sub-X"),
 )
 _ORDER = (
-    "*space-FLAIR_label-L_mask", "*probseg", "*seg-lesions_dseg", "*lesions_stats",
-    "*seg-anatomy_dseg", "*candidates*", "*rejected*", "*_label-L_mask", "*mask", "*preproc*",
-    "*changes*", "*xfm", "sub-X", "group*", "logs*", "*figures*", "*",
-)  # fmt: skip
+    *(f"*{output.stem}" for output in OUTPUTS.values()),
+    *("*changes*", "sub-X", "group*", "logs*", "*"),
+)
 _BY_HAND: Mapping[str, str] = {
     ".bidsignore": "files that the BIDS validator ignores, because BIDS has no rule for them yet",
     "README.md": "content of the folder, and the options of the latest run",
@@ -77,11 +75,6 @@ _BY_HAND: Mapping[str, str] = {
     "logs/visits/*": "the record of a visit: inputs, options, model, timings, versions, and "
     "the reason for a failure",
     "sub-X": "**the page to check a participant** ([pages](../how-to/qc.md))",
-    "*figures/*desc-brainAnatomy*": "outlines of white matter, deep grey nuclei, "
-    "cerebellum, brainstem and ventricles",
-    "*figures/*desc-brain*": "brain mask on FLAIR; `Plain` without the outline",
-    "*figures/*desc-lesions*": "lesions on FLAIR; `Plain` without outlines",
-    "*figures/*desc-registration*": "alignment of the contrast, or the template, with the FLAIR",
     "*figures/*desc-changes*": "changes between two visits; `Earlier`, `Later`: one visit alone",
     "*_desc-changes_stats": "change of each lesion, one row per lesion and pair of visits "
     "([changes](../explanation/longitudinal.md))",
@@ -89,17 +82,14 @@ _BY_HAND: Mapping[str, str] = {
 _ON_REQUEST = (
     (
         "--atlas",
-        f"sub-X[/ses-Y]/anat/*_{ATLASES.stem}",
-        "load per region of each atlas ([atlases](../how-to/atlases.md))",
+        f"sub-X[/ses-Y]/anat/*_{OUTPUTS['atlases'].stem}",
+        f"{cell(OUTPUTS['atlases'].description)} ([atlases](../how-to/atlases.md))",
     ),
     ("--atlas", "group_lesions_atlas", "load per region of each atlas, for all visits"),
-    *(
-        (
-            "--fill-lesions",
-            f"sub-X[/ses-Y]/anat/*_{filled(name).stem}",
-            f"{name} as acquired with filled lesions ([filling](../how-to/filling.md))",
-        )
-        for name in ("FLAIR", "T1w")
+    (
+        "--fill-lesions",
+        f"sub-X[/ses-Y]/anat/*_{OUTPUTS['filled'].stem}",
+        f"{cell(OUTPUTS['filled'].description)} ([filling](../how-to/filling.md))",
     ),
     (
         "--threshold-sweep",
@@ -114,11 +104,14 @@ _ON_REQUEST = (
     (
         "--output-spaces FILE",
         f"sub-X[/ses-Y]/anat/*_{mask_in('LABEL').stem}",
-        "lesions on the grid of the file ([other programs](../how-to/other_apps.md))",
+        cell(OUTPUTS["mask_in_space"].description)
+        + " ([other programs](../how-to/other_apps.md))",
     ),
 )
 """Option, file without its ending, content: what a run with default options does not write."""
-_ATLAS_NOTE = f"`*_{ATLASES.stem}.tsv` of a visit has these columns without the first two."
+_ATLAS_NOTE = (
+    f"`*_{OUTPUTS['atlases'].stem}.tsv` of a visit has these columns without the first two."
+)
 _SCORES: Mapping[str, str] = {
     "visit": "Visit",
     "site": "Site of the visit",
@@ -138,8 +131,7 @@ _INTRO = """# Outputs
 
 `X` is the participant, `Y` the session (no folder and no entity in a dataset without sessions),
 `V` the previous session, `CONTRAST` one of FLAIR, T1w, T2w. Names keep `acq-`, `ce-`, `rec-` and
-`run-` of the FLAIR. Files marked *if present* depend on the input: without a T1w there is no T1w
-grid.
+`run-` of the FLAIR. Without a T1w there is no T1w grid.
 
 A file is either complete or absent. Images on the FLAIR grid have its voxels as acquired. The list
 is that of a whole run on the test dataset, which a test compares with the files that are written.
@@ -217,7 +209,8 @@ def describe_file(stem: str) -> str:
     LookupError
         If nothing is known of it.
     """
-    for pattern, text in {**_described(), **_BY_HAND}.items():
+    texts = {_pattern(output): cell(output.description) for output in (*OUTPUTS.values(), CODES)}
+    for pattern, text in {**texts, **_BY_HAND}.items():
         if fnmatchcase(stem, pattern):
             return text
     raise LookupError(
@@ -281,10 +274,7 @@ def _with_session(stem: str) -> str:
 
 
 def _rank(stem: str) -> tuple[int, str]:
-    figures = 10 if "/figures/" in stem else 0
-    return figures + next(
-        i for i, pattern in enumerate(_ORDER) if fnmatchcase(stem, pattern)
-    ), stem
+    return next(i for i, pattern in enumerate(_ORDER) if fnmatchcase(stem, pattern)), stem
 
 
 @cache
@@ -294,48 +284,22 @@ def _sidecars() -> dict[str, Mapping[str, Any]]:
     method = sidecars.Method(ModelUse("", "", ""), 0.5, 3.0, 0.5)
     visits = [VisitRecord("X", session, f"sub-X_ses-{session}", "ok") for session in ("V", "Y")]
     change = codes_sidecar(pairs_of(visits)[0], ChangeRule(), ["bids::..."])
-    sidecar_by_output = {
-        "candidates": sidecars.candidates_sidecar(origin, method),
-        "rejected": sidecars.rejected_sidecar(origin, method),
-        "ventricles": sidecars.ventricle_mask_sidecar(origin),
-        "anatomy": sidecars.anatomy_sidecar(origin, method),
-        "brain": sidecars.brain_mask_sidecar(origin, method="how it was made"),
-        "mask": sidecars.lesion_mask_sidecar(origin, method),
-        "probseg": sidecars.probseg_sidecar(origin, method),
-        "labels": sidecars.dseg_sidecar(origin, method),
-    }
+    images = (OUTPUTS[name] for name in single_images(Visit("X", "Y", Path())))
+    preproc, filled, transform = (OUTPUTS[name] for name in ("preproc", "filled", "transform"))
     return {
-        **{_pattern(name): content for name, content in sidecar_by_output.items()},
-        "*seg-changes_dseg": change,
-        "*desc-preproc_*": sidecars.preproc_sidecar("", origin, skull_stripped=True, steps=[""]),
-        "*desc-filled_*": sidecars.filled_sidecar("", origin, method, skull_stripped=False),
-        "*_xfm": sidecars.xfm_sidecar("A", "B", kind="affine", sources=[], software={"a": ""}),
+        **{_pattern(image): image.sidecar(origin, method) for image in images},
+        _pattern(CODES): change,
+        _pattern(preproc): preproc.sidecar("", origin, skull_stripped=True, steps=[""]),
+        _pattern(filled): filled.sidecar("", origin, method, skull_stripped=False),
+        _pattern(transform): transform.sidecar(
+            "A", "B", kind="affine", sources=[], software={"a": ""}
+        ),
     }
 
 
-def _pattern(name: str) -> str:
+def _pattern(output: Output) -> str:
     """Return the pattern of the files of an output, for any visit."""
-    return f"*{OUTPUTS[name].stem}"
-
-
-@cache
-def _described() -> dict[str, str]:
-    descriptions = {
-        pattern: cell(sidecar["Description"]) for pattern, sidecar in _sidecars().items()
-    }
-    descriptions["*desc-preproc_*"] = cell(DESCRIPTIONS["preproc"])
-    descriptions["*_xfm"] = "Transform of images from one space to another; ITK text file (LPS)"
-    descriptions[_pattern("lesion_stats")] = (
-        "One row per lesion or rejected candidate: volume, position, region, probabilities, and "
-        "the reason for a rejection"
-    )
-    lesions = descriptions.pop(_pattern("mask"))
-    result = {_pattern("mask"): f"**{lesions}**, on the grid of the FLAIR"}
-    result["*space-T1w_label-L_mask"] = "The lesions on the grid of the T1w, *if present*"
-    result["*space-MNI*_label-L_mask"] = (
-        "The lesions in the template; `--output-spaces` selects others"
-    )
-    return {**result, **descriptions}
+    return f"*{output.stem}"
 
 
 def _image_keys() -> str:

@@ -10,16 +10,15 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from bids_msseg.imaging.registration import pyramid
-from bids_msseg.imaging.registration.initial_transforms import (
-    COARSE_MM,
-    centroid,
-    meeting_points,
-    start_affine,
-    translation,
+from bids_msseg.imaging.registration.orientation import (
+    Point,
+    best_starts,
+    prominence,
+    similarity_affine,
 )
-from bids_msseg.imaging.registration.orientation import best_starts, prominence
 from bids_msseg.imaging.registration.orientation_search import (
     MIN_PROMINENCE,
     STARTS,
@@ -35,9 +34,11 @@ from bids_msseg.imaging.volume import Affine, Volume
 
 __all__ = ["register_affine", "register_rigid"]
 
-FINE_MM = 2.0
+COARSE_MM, FINE_MM = 4.0, 2.0
 MIN_START_DISTANCE_MM = 3.0
 PITCHES_DEG = (0.0, -20.0, 20.0)
+RISES_MM = (-40.0, -20.0, 0.0, 20.0, 40.0)
+"""Offsets of the middle of the head if one image shows more of the neck."""
 POOR_OVERLAP = 0.85
 
 
@@ -86,11 +87,11 @@ def register_rigid(
     inside = pyramid.compared_region(fixed, fixed_mask)
     coarse = pyramid.build_level(moving, fixed, inside, COARSE_MM, moving_mask)
     fine = pyramid.build_level(moving, fixed, inside, FINE_MM, moving_mask)
-    centre = centroid(fixed, inside)
+    centre = _centroid(fixed, inside)
     starts = [np.eye(4)]
-    shift = centroid(moving, pyramid.compared_region(moving, moving_mask)) - centre
+    shift = _centroid(moving, pyramid.compared_region(moving, moving_mask)) - centre
     if np.linalg.norm(shift) > MIN_START_DISTANCE_MM:
-        starts.append(translation(shift))
+        starts.append(_translation(shift))
     best = pyramid.best_search(coarse, "rigid", starts, centre, seed, threads)
     registration = _no_worse_than_header(fine, pyramid.refine(fine, "rigid", best, centre, seed))
     task = make_task("rigid", fine, coarse, centre, seed, threads)
@@ -99,7 +100,7 @@ def register_rigid(
     )
     if registration.metric_after < SURE_INFORMATION or registration.prominence < MIN_PROMINENCE:
         registration = search_orientations(
-            registration, task, meeting_points(moving, fixed, moving_mask, fixed_mask)
+            registration, task, _meeting_points(moving, fixed, moving_mask, fixed_mask)
         )
     return with_mirror_check(registration, task)
 
@@ -152,10 +153,10 @@ def register_affine(
     moving = moving.with_data(np.where(brain, moving.data, 0))
     coarse = pyramid.build_level(moving, fixed, inside, COARSE_MM, brain)
     fine = pyramid.build_level(moving, fixed, inside, FINE_MM, brain)
-    centre = centroid(fixed, inside)
-    target = centroid(moving, brain)
+    centre = _centroid(fixed, inside)
+    target = _centroid(moving, brain)
     ratio = moving.voxel_volume * brain.sum() / (fixed.voxel_volume * inside.sum())
-    starts = [start_affine(centre, target, float(np.cbrt(ratio)), pitch) for pitch in PITCHES_DEG]
+    starts = [_start_affine(centre, target, float(np.cbrt(ratio)), pitch) for pitch in PITCHES_DEG]
     similarity = pyramid.best_search(coarse, "similarity", starts, centre, seed, threads)
     rough = pyramid.search(coarse, "affine", similarity, centre, seed)
     fit, notes = plausible_or(pyramid.refine(fine, "affine", rough, centre, seed), similarity)
@@ -200,3 +201,51 @@ def _with_overlap(registration: Registration, moving: Volume, fixed: Volume) -> 
         notes=(*registration.notes, note),
         failure_reason=registration.failure_reason or note,
     )
+
+
+def _centroid(volume: Volume, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the centre of a mask in world mm, shape (3,)."""
+    index = np.array(ndimage.center_of_mass(mask))
+    centre: NDArray[np.float64] = volume.affine[:3, :3] @ index + volume.affine[:3, 3]
+    return centre
+
+
+def _translation(shift: NDArray[np.float64]) -> Affine:
+    """Return the affine of a shift without rotation or scaling."""
+    affine = np.eye(4)
+    affine[:3, 3] = shift
+    return affine
+
+
+def _start_affine(
+    centre: NDArray[np.float64], target: NDArray[np.float64], scale: float, pitch: float
+) -> Affine:
+    """Rotate about x and scale about the fixed centre, then shift to the moving one."""
+    angle = np.deg2rad(pitch)
+    turn = np.array(
+        [[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]]
+    )
+    return similarity_affine(turn, centre, target, scale)
+
+
+def _meeting_points(
+    moving: Volume,
+    fixed: Volume,
+    moving_mask: NDArray[np.bool_] | None,
+    fixed_mask: NDArray[np.bool_] | None,
+) -> list[tuple[Point, Point]]:
+    """Return pairs of fixed and moving points: centres of brains, or of heads at 5 heights."""
+    if moving_mask is not None and fixed_mask is not None:
+        return [(_centroid(fixed, fixed_mask), _centroid(moving, moving_mask))]
+    fixed_middle, moving_middle = _middle(fixed), _middle(moving)
+    return [(fixed_middle + np.array([0.0, 0.0, rise]), moving_middle) for rise in RISES_MM]
+
+
+def _middle(volume: Volume) -> Point:
+    """Return the centre of all voxels that are not dark, on a subsampled grid."""
+    steps = [max(1, round(float(edge))) for edge in COARSE_MM / volume.spacing]
+    x, y, z = (slice(None, None, step) for step in steps)
+    thin = Volume(volume.data[x, y, z], volume.affine @ np.diag([*steps, 1.0]))
+    low, high = float(thin.data.min()), float(np.percentile(thin.data, 99))
+    bright = thin.data > low + 0.1 * (high - low)
+    return _centroid(thin, bright if bright.any() else np.ones_like(bright))

@@ -8,8 +8,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
 from bids_msseg.errors import DataError, NoInputError
-from bids_msseg.imaging.files import replacing
-from bids_msseg.imaging.volume import Affine, Volume
+from bids_msseg.imaging.volume import Affine, Volume, replacing
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

@@ -141,11 +141,7 @@ def lead(overlay: Overlay, affine: Affine, optima: Iterable[Affine], same_mm: fl
 
 
 def best_starts(
-    overlay: Overlay,
-    point_pairs: Sequence[tuple[Point, Point]],
-    *,
-    count: int,
-    scale: float = 1.0,
+    overlay: Overlay, point_pairs: Sequence[tuple[Point, Point]], *, count: int, scale: float = 1.0
 ) -> list[Affine]:
     """Rank orientations about pairs of fixed and moving points; return the best distinct ones."""
     sparse = overlay.thinned(RANKED_POINTS)

@@ -14,9 +14,7 @@ from scipy import ndimage
 
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.registration.itk import LPS, from_itk, to_itk
-from bids_msseg.imaging.registration.orientation import (
-    mutual_information,
-)
+from bids_msseg.imaging.registration.orientation import mutual_information
 from bids_msseg.imaging.resample import mask_onto, resample, smooth_before_coarser
 from bids_msseg.imaging.volume import Affine, Volume
 

@@ -51,14 +51,10 @@ class Registration:
 
 def plausible_or(affine: Affine, similarity: Affine) -> tuple[Affine, tuple[str, ...]]:
     """Return the affine if it is plausible, else rotation and one scale with a note."""
-    if _plausible(affine):
+    stretches = np.linalg.svd(affine[:3, :3], compute_uv=False)
+    low, high = SCALE_RANGE
+    # all scales are within the range of heads, and no axis is mirrored
+    if low <= stretches.min() and stretches.max() <= high and np.linalg.det(affine) > 0:
         return affine, ()
     note = "the affine to the template was implausible; a similarity transform is used instead"
     return similarity, (note,)
-
-
-def _plausible(affine: Affine) -> bool:
-    """Return whether all scales are within the range of heads and no axis is mirrored."""
-    stretches = np.linalg.svd(affine[:3, :3], compute_uv=False)
-    low, high = SCALE_RANGE
-    return bool(low <= stretches.min() and stretches.max() <= high and np.linalg.det(affine) > 0)

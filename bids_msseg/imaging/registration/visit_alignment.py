@@ -84,21 +84,12 @@ def align_visits(
     seed: int = 0,
 ) -> Alignment:
     """Register two images of one contrast of the same person; DataError if a mask is empty."""
+    common = {"threads": threads, "seed": seed}
     forward = register_rigid(
-        earlier,
-        later,
-        moving_mask=earlier_brain,
-        fixed_mask=later_brain,
-        threads=threads,
-        seed=seed,
+        earlier, later, moving_mask=earlier_brain, fixed_mask=later_brain, **common
     )
     backward = register_rigid(
-        later,
-        earlier,
-        moving_mask=later_brain,
-        fixed_mask=earlier_brain,
-        threads=threads,
-        seed=seed,
+        later, earlier, moving_mask=later_brain, fixed_mask=earlier_brain, **common
     )
     disagreement_mm = _rms_distance(forward.affine, inverse(backward.affine), later, later_brain)
     failure_reason = _failure_reason(forward, backward, disagreement_mm)
@@ -123,18 +114,11 @@ def _failure_reason(forward: Registration, backward: Registration, disagreement_
 
 
 def build_common_grid(
-    alignment: Alignment,
-    earlier_brain: Volume,
-    later_brain: Volume,
+    alignment: Alignment, earlier_brain: Volume, later_brain: Volume
 ) -> CommonGrid:
     """Build a 1 mm grid around both brains, halfway; DataError if they share less than half."""
-    corners = [
-        _bounds(brain, inverse(move))
-        for brain, move in (
-            (earlier_brain, alignment.to_earlier),
-            (later_brain, alignment.to_later),
-        )
-    ]
+    visits = ((earlier_brain, alignment.to_earlier), (later_brain, alignment.to_later))
+    corners = [_bounds(brain, inverse(move)) for brain, move in visits]
     low = np.floor(np.min([low for low, _ in corners], axis=0) - MARGIN_MM)
     high = np.ceil(np.max([high for _, high in corners], axis=0) + MARGIN_MM)
     affine = np.diag([SPACING_MM, SPACING_MM, SPACING_MM, 1.0])
@@ -142,10 +126,7 @@ def build_common_grid(
     x, y, z = (int(n) for n in (high - low) / SPACING_MM + 1)
     masks = [
         mask_onto(brain.with_data(brain.data > 0), (x, y, z), affine, transform=move)
-        for brain, move in (
-            (earlier_brain, alignment.to_earlier),
-            (later_brain, alignment.to_later),
-        )
+        for brain, move in visits
     ]
     inside = masks[0] & masks[1]
     if inside.sum() < MIN_SHARED * max(mask.sum() for mask in masks):
@@ -173,21 +154,17 @@ def _rms_distance(first: Affine, second: Affine, image: Volume, brain: NDArray[n
 
 
 def _mean(first: Affine, second: Affine) -> Affine:
-    return _rigid(_real(expm((logm(first) + logm(second)) / 2)))
+    return _rigid(expm((logm(first) + logm(second)) / 2))
 
 
 def _power(affine: Affine, exponent: float) -> Affine:
     """Return a fraction of a rigid transform along its screw axis."""
-    return _rigid(_real(expm(exponent * logm(affine))))
+    return _rigid(expm(exponent * logm(affine)))
 
 
-def _real(matrix: NDArray[np.complexfloating]) -> Affine:
-    return np.asarray(np.real(matrix), np.float64)
-
-
-def _rigid(affine: Affine) -> Affine:
-    """Replace the linear part by the nearest rotation."""
-    left, _, right = np.linalg.svd(affine[:3, :3])
-    nearest = affine.copy()
+def _rigid(matrix: NDArray[np.complexfloating]) -> Affine:
+    """Return the real part with the nearest rotation as its linear part."""
+    nearest = np.array(np.real(matrix), np.float64, order="C")
+    left, _, right = np.linalg.svd(nearest[:3, :3])
     nearest[:3, :3] = left @ right
     return nearest

@@ -98,9 +98,6 @@ def estimate(
     statistic: Statistic,
     *,
     fewest: int = MIN_PAIRS,
-    draws: int = DRAWS,
-    level: float = LEVEL,
-    seed: int = 0,
 ) -> Estimate:
     """Compute a statistic and its percentile bootstrap interval over patients; skip NaN rows."""
     numbers = np.asarray(values, np.float64)
@@ -113,13 +110,13 @@ def estimate(
     value = float(statistic(numbers, np.ones(len(numbers))))
     if len(names) < FEWEST:
         return Estimate(value, undefined, undefined, len(names), len(numbers))
-    parts = draw_patients(len(names), draws, np.random.default_rng(seed))
+    parts = draw_patients(len(names), DRAWS, np.random.default_rng(0))
     estimates = np.concatenate(
         [statistic(numbers, _times_drawn(chosen)[:, owner]) for chosen in parts]
     )
     # a draw of one patient only has no correlation
     estimates = estimates[~np.isnan(estimates)]
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     ends = np.quantile(estimates, (tail, 1 - tail)) if len(estimates) else (undefined, undefined)
     return Estimate(value, float(ends[0]), float(ends[1]), len(names), len(numbers))
 

@@ -35,7 +35,6 @@ def estimate_mean(
     patients: Sequence[str] | None = None,
     *,
     draws: int = DRAWS,
-    level: float = LEVEL,
     seed: int = 0,
 ) -> MeanEstimate:
     """Average over visits that are not NaN, with a percentile bootstrap over patients."""
@@ -53,7 +52,7 @@ def estimate_mean(
     if n_patients < FEWEST:
         return MeanEstimate(mean, float("nan"), float("nan"), n_patients, n_visits)
     means = _bootstrap_means(sums, counts, draws, np.random.default_rng(seed))
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     low, high = (float(end) for end in np.quantile(means, (tail, 1 - tail)))
     return MeanEstimate(mean, low, high, n_patients, n_visits)
 

@@ -24,7 +24,7 @@ __all__ = ["IsbiAgreement", "anima_agreement", "isbi_agreement", "isbi_score"]
 
 ANIMA_RULES: Final[Mapping[str, AnimaRule]] = {
     "default": AnimaRule.code_defaults(),
-    "paper": AnimaRule.challenge(),
+    "paper": AnimaRule(alpha=0.10, beta=0.70, gamma=0.65),
 }
 """The thresholds of Anima's program, and those of the paper on the challenge."""
 

@@ -40,11 +40,6 @@ class AnimaRule:
         """Return the rule with the default thresholds of the Anima program."""
         return cls(alpha=0.05, beta=0.5, gamma=0.5)
 
-    @classmethod
-    def challenge(cls) -> AnimaRule:
-        """Return the rule with the thresholds of the challenge paper."""
-        return cls(alpha=0.10, beta=0.70, gamma=0.65)
-
     def found(self, overlap: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which reference lesions are found by the rule of the class."""
         shared = overlap[1:, 1:]

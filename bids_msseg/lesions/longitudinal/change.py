@@ -240,9 +240,8 @@ class _Pair:
             )
         else:
             changed = either
-        x, y, z = (
-            float(mean) + side.start for mean, side in zip(_centre(either), box, strict=True)
-        )
+        centre = np.argwhere(either).mean(axis=0)
+        x, y, z = (float(mean) + side.start for mean, side in zip(centre, box, strict=True))
         return ChangeRow(
             index=0,
             change="stable",
@@ -341,12 +340,6 @@ class _Pair:
         qualifies = (size >= self.rule.min_mm3) & (furthest > self.reach) & (number > 0)
         chosen: Mask = qualifies[parts]
         return chosen
-
-
-def _centre(mask: Mask) -> NDArray[np.float64]:
-    """Compute the centre of mass in voxels."""
-    mean: NDArray[np.float64] = np.argwhere(mask).mean(axis=0)
-    return mean
 
 
 def _paint(

@@ -19,10 +19,9 @@ from bids_msseg.lesions.comparison.metrics import (
     lesion_agreement,
     voxel_agreement,
 )
-from bids_msseg.lesions.confidence.reliability import Spacing, local_weights
 from bids_msseg.lesions.instances import bounding_box
 from bids_msseg.lesions.raters.staple import Estimate, pooled_staple, share_of_raters, staple
-from bids_msseg.lesions.raters.union import Votes, collect_votes, dilate
+from bids_msseg.lesions.raters.union import Spacing, Votes, collect_votes, dilate, local_weights
 
 __all__ = ["Consensus", "fuse_masks", "leave_one_out"]
 
@@ -122,7 +121,9 @@ def fuse_masks(
     array([ True,  True, False, False])
     """
     votes = collect_votes(masks, margin=margin)
-    weights = _weights(votes, method, spacing)
+    weights = np.ones(votes.drawn.shape)
+    if method == "lopstaple" and votes.drawn.size:
+        weights = local_weights(votes, spacing)
     estimate = _estimate(votes, method, weights)
     probability = estimate.probability * votes.drawn.any(axis=0)
     probability[np.abs(probability - MAJORITY) < _ROUNDING] = MAJORITY
@@ -136,12 +137,6 @@ def fuse_masks(
         weight=mean,
         iterations=estimate.iterations,
     )
-
-
-def _weights(votes: Votes, method: Method, spacing: Spacing) -> NDArray[np.float64]:
-    if method == "lopstaple" and votes.drawn.size:
-        return local_weights(votes, spacing)
-    return np.ones(votes.drawn.shape)
 
 
 def _estimate(votes: Votes, method: Method, weights: NDArray[np.float64]) -> Estimate:

@@ -1,4 +1,7 @@
-"""Masks of raters in their union: the background would make estimates depend on the image."""
+"""Masks of raters in their union, and local reliability weights of raters for LOP-STAPLE.
+
+The background would make estimates depend on the image. Weights come from masks, not images.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,13 @@ from scipy import ndimage
 
 from bids_msseg.lesions.instances import bounding_box
 
+SIGMA_MM = 2.0
+"""Width of the neighbourhood: about one median lesion."""
+FLOOR = 0.05
+"""Smallest agreement, so that a rater who contradicts all others keeps a weight."""
+
 Grid = tuple[int, int, int]
+Spacing = Sequence[float] | NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +76,29 @@ def dilate(mask: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
         return mask
     grown = ndimage.maximum_filter(mask.view(np.uint8), 2 * margin + 1, mode="constant")
     return np.asarray(grown, bool)
+
+
+def local_weights(
+    votes: Votes, spacing: Spacing, *, sigma_mm: float = SIGMA_MM
+) -> NDArray[np.float64]:
+    """Weight each rater by local agreement with the others, shape (raters, voxels), mean one."""
+    n = len(votes.drawn)
+    if n <= 2:
+        return np.ones(votes.drawn.shape)
+    total = votes.drawn.sum(axis=0, dtype=np.float64)
+    widths = [sigma_mm / edge for edge in spacing]
+    cover = _smooth(votes, np.ones(len(total)), widths)
+    agreement = np.empty(votes.drawn.shape)
+    for row, vote in zip(agreement, votes.drawn, strict=True):
+        closeness = 1 - np.abs(vote - (total - vote) / (n - 1))
+        row[:] = np.maximum(_smooth(votes, closeness, widths) / cover, FLOOR)
+    weights: NDArray[np.float64] = agreement / agreement.mean(axis=0)
+    return weights
+
+
+def _smooth(
+    votes: Votes, values: NDArray[np.float64], widths: Sequence[float]
+) -> NDArray[np.float64]:
+    box = votes.on_box(values)
+    smooth: NDArray[np.float64] = ndimage.gaussian_filter(box, widths, mode="constant")
+    return smooth[votes.inside]

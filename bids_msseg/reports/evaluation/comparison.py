@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +13,7 @@ from scipy import ndimage as ndi
 from bids_msseg.imaging.volume import Volume
 from bids_msseg.lesions.instances import bounding_box, label_lesions
 from bids_msseg.lesions.regions import near
-from bids_msseg.reports.evaluation.data import (
-    AUTO,
-    FALSE,
-    FOUND,
-    MANUAL,
-    MISSED,
-    TRUE,
-    Case,
-)
+from bids_msseg.reports.evaluation.data import AUTO, FALSE, FOUND, MANUAL, MISSED, TRUE, Case
 from bids_msseg.reports.images import canvas, outlines
 from bids_msseg.reports.images.slices import (
     AXIAL,
@@ -119,6 +110,7 @@ class Scene:
         self._ras = to_ras(Volume(case.manual, case.affine))
         self._labels = {MANUAL: self._turn(case.manual_labels), AUTO: self._turn(case.auto_labels)}
         self._masks = {MANUAL: self._turn(case.manual) != 0, AUTO: self._turn(case.auto) != 0}
+        self._union: Mask = self._masks[MANUAL] | self._masks[AUTO]
         self._shown = self._visible()
         self._grey = self._shades()
         self._boxes = {side: ndi.find_objects(labels) for side, labels in self._labels.items()}
@@ -127,11 +119,6 @@ class Scene:
     def spacing(self) -> NDArray[np.float64]:
         """Voxel edges in mm along x, y, z."""
         return self._ras.spacing
-
-    @cached_property
-    def _union(self) -> Mask:
-        both: Mask = self._masks[MANUAL] | self._masks[AUTO]
-        return both
 
     def slices(self, counts: Mapping[str, int]) -> list[Tile]:
         """Draw slices with most disagreement, then with most lesion; ``counts`` is by plane."""

@@ -30,20 +30,10 @@ ALL_SITES: Final = "all sites"
 SIZE: Final = "size"
 REGION: Final = "region"
 
-METRICS: Final = tuple(columns.METRICS)
-COHORT_STATISTICS: Final = tuple(columns.COHORT_STATISTICS)
-TABLES: Final[Mapping[str, tuple[str, ...]]] = {
-    stem: tuple(texts) for stem, texts in columns.TABLE_COLUMNS.items()
-}
-"""Columns by file stem, in the order of the files."""
-COMPARED: Final[Mapping[str, tuple[str, ...]]] = {
-    stem: tuple(texts) for stem, texts in columns.COMPARED_COLUMNS.items()
-}
-"""The table that there is only where several segmenters are compared."""
-SUBJECTS: Final = TABLES["subjects"]
-LESIONS: Final = TABLES["lesions"]
-STRATA: Final = TABLES["strata"]
-SEGMENTERS: Final = COMPARED["segmenters"]
+METRICS: Final = columns.METRICS
+COHORT_STATISTICS: Final = columns.COHORT_STATISTICS
+TABLES: Final = columns.TABLE_COLUMNS
+COMPARED: Final = columns.COMPARED_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +47,6 @@ class Case:
     manual: NDArray[np.bool_]
     auto_labels: NDArray[np.int32]  # counted lesions by decreasing volume
     manual_labels: NDArray[np.int32]
-    spacing_mm: tuple[float, float, float]
     affine: NDArray[np.float64]  # voxels to world mm (RAS+)
     subject_row: Row
     lesion_rows: Sequence[Row]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from bids_msseg.reports.evaluation.data import (
     METRICS,
     MISSED,
     SITE,
-    STRATA,
+    TABLES,
     VISIT,
     Case,
     Evaluation,
@@ -40,47 +40,16 @@ from bids_msseg.reports.text import MISSING
 
 FILE_NAME = "evaluation.html"
 ROOMY_SUBJECTS = (
-    "name",
-    "site",
-    "volume_manual_ml",
-    "volume_auto_ml",
-    "volume_difference_ml",
-    "dice",
-    "ppv",
-    "sensitivity",
-    "hd95_mm",
-    "surface_dice_1mm",
-    "n_manual",
-    "n_missed",
-    "n_auto",
-    "n_false",
-    "lesion_sensitivity",
-    "lesion_ppv",
-    "lesion_f1",
-)
+    "name", "site", "volume_manual_ml", "volume_auto_ml", "volume_difference_ml",
+    "dice", "ppv", "sensitivity", "hd95_mm", "surface_dice_1mm",
+    "n_manual", "n_missed", "n_auto", "n_false", "lesion_sensitivity", "lesion_ppv", "lesion_f1",
+)  # fmt: skip
 """Columns of the table of visits that are shown at once; the others can be called up."""
 LESION_COLUMNS = (
-    "index",
-    "side",
-    "state",
-    "volume_mm3",
-    "size",
-    "region",
-    "x",
-    "y",
-    "z",
-    "overlap_share",
-    "partners",
-    "mean_probability",
-)
-CASE_FIGURES = (
-    "volume_manual_ml",
-    "volume_auto_ml",
-    "dice",
-    "lesion_f1",
-    "n_missed",
-    "n_false",
-)
+    "index", "side", "state", "volume_mm3", "size", "region", "x", "y", "z", "overlap_share",
+    "partners", "mean_probability",
+)  # fmt: skip
+CASE_FIGURES = ("volume_manual_ml", "volume_auto_ml", "dice", "lesion_f1", "n_missed", "n_false")
 HEADLINES = ("dice", "ppv", "sensitivity", "lesion_sensitivity", "lesion_ppv", "lesion_f1")
 
 
@@ -140,7 +109,7 @@ def render_page(evaluation: Evaluation) -> str:
             *agreement_plots(tables["subjects"], tables["cohort"]),
             *reliability_plot(tables["reliability"]),
         ),
-        sites=_sites(tables["subjects"]),
+        sites=list(dict.fromkeys(str(row["site"]) for row in tables["subjects"])),
         subjects=_subjects(tables["subjects"], definitions),
         metrics=pivot(tables["sites"], "site", "metric", "mean", definitions.get("sites", {})),
         compared=_compared(tables.get("segmenters", ()), definitions.get("sites", {})),
@@ -250,13 +219,12 @@ def _lesions(case: Case, plan: Plan, definitions: Mapping[str, Mapping[str, str]
 
 def _subjects(rows: Sequence[Row], definitions: Mapping[str, Mapping[str, str]]) -> Sheet:
     names = [name for name in rows[0] if name not in ROOMY_SUBJECTS] if rows else []
-    link: Callable[[Row], str] = lambda row: anchor_of(str(row["name"]))  # noqa: E731
     return sheet(
         rows,
         (*ROOMY_SUBJECTS, *names),
         definitions.get("subjects", {}),
-        link=link,
-        extra=set(names),
+        link=lambda row: anchor_of(str(row["name"])),
+        extra=names,
     )
 
 
@@ -270,17 +238,13 @@ def _compared(
     ends = {"low": "difference_low", "high": "difference_high", "n_visits": "n_paired"}
     gains = [{**row, **{end: row[name] for end, name in ends.items()}} for row in rows]
     differences = [row for row in gains if row["segmenter"] != first]
-    return (
-        ("Mean metrics", pivot(rows, "segmenter", "metric", "mean", definitions)),
-        (
-            f"Differences from {first}",
-            pivot(differences, "segmenter", "metric", "difference", definitions),
-        ),
-    )
+    means = pivot(rows, "segmenter", "metric", "mean", definitions)
+    gained = pivot(differences, "segmenter", "metric", "difference", definitions)
+    return (("Mean metrics", means), (f"Differences from {first}", gained))
 
 
 def _strata(rows: Iterable[Row], definitions: Mapping[str, Mapping[str, str]]) -> Sheet:
-    names = [name for name in STRATA if name != "scope"]
+    names = [name for name in TABLES["strata"] if name != "scope"]
     return sheet(list(rows), names, definitions.get("strata", {}))
 
 
@@ -289,20 +253,10 @@ def _headlines(rows: Sequence[Row]) -> list[tuple[str, str, str, str]]:
     metrics = {
         row["metric"]: row for row in rows if row["site"] == ALL_SITES and row["metric"] in METRICS
     }
-    return [
-        (
-            heading(name).label,
-            format_value(name, metrics[name].get("mean")),
-            (
-                f"{format_value(name, metrics[name]['low'])} to "
-                f"{format_value(name, metrics[name]['high'])}"
-            ),
-            format_value("n_visits", metrics[name].get("n_visits")),
-        )
-        for name in HEADLINES
-        if name in metrics
-    ]
-
-
-def _sites(rows: Iterable[Row]) -> list[str]:
-    return list(dict.fromkeys(str(row["site"]) for row in rows))
+    headlines = []
+    for name in HEADLINES:
+        if row := metrics.get(name):
+            mean, low, high = (format_value(name, row[key]) for key in ("mean", "low", "high"))
+            visits = format_value("n_visits", row.get("n_visits"))
+            headlines.append((heading(name).label, mean, f"{low} to {high}", visits))
+    return headlines

@@ -131,15 +131,11 @@ def sheet(
         )
         for name in names
     )
-    return Sheet(
-        headings,
-        tuple(
-            Entry(
-                anchor(row), link(row), tuple(format_value(name, row.get(name)) for name in names)
-            )
-            for row in rows
-        ),
+    entries = (
+        Entry(anchor(row), link(row), tuple(format_value(name, row.get(name)) for name in names))
+        for row in rows
     )
+    return Sheet(headings, tuple(entries))
 
 
 def pivot(
@@ -147,31 +143,20 @@ def pivot(
 ) -> Sheet:
     """Pivot a long table: one row per item, one column per group, with intervals if known."""
     groups = list(dict.fromkeys(str(row[group]) for row in rows))
-    items = list(dict.fromkeys(str(row[item]) for row in rows))
+    items = dict.fromkeys(str(row[item]) for row in rows)
     cells = {(str(row[item]), str(row[group])): row for row in rows}
-    return Sheet(
-        (
-            Heading(item, numeric=False),
-            *(Heading(name, title=definitions.get(value, "")) for name in groups),
-            Heading("definition", numeric=False),
-        ),
-        tuple(
-            Entry(
-                "",
-                "",
-                (
-                    " ".join(filter(None, (heading(name).label, _bracketed(heading(name).unit)))),
-                    *(_with_interval(name, cells.get((name, column)), value) for column in groups),
-                    definitions.get(name, ""),
-                ),
-            )
-            for name in items
-        ),
+    headings = (
+        Heading(item, numeric=False),
+        *(Heading(name, title=definitions.get(value, "")) for name in groups),
+        Heading("definition", numeric=False),
     )
-
-
-def _bracketed(unit: str) -> str:
-    return f"({unit})" if unit else ""
+    entries = []
+    for name in items:
+        first = heading(name)
+        label = f"{first.label} ({first.unit})" if first.unit else first.label
+        values = (_with_interval(name, cells.get((name, column)), value) for column in groups)
+        entries.append(Entry("", "", (label, *values, definitions.get(name, ""))))
+    return Sheet(headings, tuple(entries))
 
 
 def _with_interval(name: str, row: Row | None, value: str) -> str:

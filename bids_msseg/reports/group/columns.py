@@ -8,11 +8,20 @@ from operator import attrgetter
 
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.lesions.regions import REGION_LABELS, disseminated_in_space
-from bids_msseg.reports.participant import contrasts_used, percent_of_brain
+from bids_msseg.models.brain_volumes import MEASURES
+from bids_msseg.reports.participant import FRACTION_DIGITS, contrasts_used, percent_of_brain
 from bids_msseg.reports.text import MISSING, readable, voxel_size, without_folders
 
+Read = Callable[[VisitRecord], object]
+"""Function that reads a cell from a record; None if unknown."""
 SHA_DIGITS = 12
 MIN_VOLUME_OPTIONS = ("min_lesion_volume_mm3", "min_lesion_volume")
+BRAIN_SHOWN = {
+    "ventricles_ml": ("ventricles", 1),
+    "brain_parenchymal_fraction": ("parenchymal fraction", FRACTION_DIGITS),
+    "ventricular_fraction": ("ventricular fraction", FRACTION_DIGITS),
+}
+"""Headings and decimals of the brain measures that the page of the cohort shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +30,40 @@ class Column:
 
     name: str
     description: str
-    value: Callable[[VisitRecord], object]  # None if unknown
+    value: Read
     units: str = ""
     levels: Mapping[str, str] = field(default_factory=dict)
     shown: str = ""  # heading on the page; empty: not shown
     digits: int | None = None
+
+
+def result_column(
+    name: str,
+    description: str,
+    value: Read | None = None,  # None: the field ``name`` of the record
+    *,
+    units: str = "",  # mL where the name ends in _ml
+    shown: str = "",
+    digits: int = 0,
+) -> Column:
+    """Create a column that is filled only for finished visits."""
+    read = value or attrgetter(name)
+    return Column(
+        name,
+        description,
+        lambda record: read(record) if record.status == "ok" else None,
+        "mL" if name.endswith("_ml") else units,
+        shown=shown,
+        digits=digits,
+    )
+
+
+def _text(name: str) -> Read:
+    return lambda record: without_folders(getattr(record, name))
+
+
+def _entry(mapping: str, name: str) -> Read:
+    return lambda record: getattr(record, mapping).get(name)
 
 
 def _participant_id(record: VisitRecord) -> str:
@@ -57,35 +95,28 @@ def identity_columns() -> tuple[Column, ...]:
 def reliability_columns() -> tuple[Column, ...]:
     """List the columns of the load interval and of the image quality check."""
     expert = "of the load that the experts of the training data would have marked"
+    ends = [
+        result_column(
+            f"lesion_load_{end}_ml",
+            f"{which} end of the 90 % interval {expert}",
+            _load_bound(place),
+            shown=f"90 % interval, {end}",
+            digits=2,
+        )
+        for place, end, which in ((1, "low", "Lower"), (2, "high", "Upper"))
+    ]
     return (
-        result_column(
-            "lesion_load_expected_ml", f"Expected value {expert}", _load_bound(0), units="mL"
-        ),
-        result_column(
-            "lesion_load_low_ml",
-            f"Lower end of the 90 % interval {expert}",
-            _load_bound(1),
-            units="mL",
-            shown="90 % interval, low",
-            digits=2,
-        ),
-        result_column(
-            "lesion_load_high_ml",
-            f"Upper end of the 90 % interval {expert}",
-            _load_bound(2),
-            units="mL",
-            shown="90 % interval, high",
-            digits=2,
-        ),
+        result_column("lesion_load_expected_ml", f"Expected value {expert}", _load_bound(0)),
+        *ends,
         Column(
             "lesion_load_interval_reason",
             "Reason why there is no interval",
-            lambda record: without_folders(record.load_interval_reason),
+            _text("load_interval_reason"),
         ),
         Column(
             "lesion_load_interval_note",
             "Whether to use the mask or the interval if lesion_load_ml is outside the interval",
-            lambda record: without_folders(record.load_interval_note),
+            _text("load_interval_note"),
             shown="note on the interval",
         ),
         *_image_checks(),
@@ -97,7 +128,7 @@ def _image_checks() -> tuple[Column, ...]:
         Column(
             "quality",
             "Result of the image check before segmentation",
-            lambda record: record.quality,
+            attrgetter("quality"),
             levels={
                 "ok": "no check raised a flag",
                 "flagged": "the images are unusual: see quality_reasons",
@@ -113,51 +144,40 @@ def _image_checks() -> tuple[Column, ...]:
             "training_distance",
             "Distance of the images to the nearest training visit; 1 is the median distance "
             "between a training visit and the nearest other training visit",
-            lambda record: record.quality_measures.get("training_distance"),
+            _entry("quality_measures", "training_distance"),
             shown="training distance",
             digits=1,
         ),
         Column(
             "flair_noise",
             "Noise of FLAIR on the noisiest axis, in standard deviations of the brain",
-            lambda record: (
-                max(
-                    (record.quality_measures.get(f"FLAIR_noise_{axis}", -1.0) for axis in "xyz"),
-                )
-                if record.quality_measures
-                else None
-            ),
+            _flair_noise,
         ),
         Column(
             "brain_at_fov_edge_cm2",
             "Largest area in which the brain mask touches a face of the field of view",
-            lambda record: record.quality_measures.get("cut_cm2"),
+            _entry("quality_measures", "cut_cm2"),
             "cm^2",
         ),
     )
 
 
-def _load_bound(place: int) -> Callable[[VisitRecord], object]:
+def _flair_noise(record: VisitRecord) -> float | None:
+    measures = record.quality_measures
+    noise = [measures.get(f"FLAIR_noise_{axis}", -1.0) for axis in "xyz"]
+    return max(noise) if measures else None
+
+
+def _load_bound(place: int) -> Read:
     return lambda record: record.load_interval_ml and record.load_interval_ml[place]
 
 
 def measure_columns() -> tuple[Column, ...]:
     """List the columns of lesion load and lesion count."""
+    count = "Number of lesions: 26-connected components of the mask"
     return (
-        result_column(
-            "lesion_load_ml",
-            "Volume of all lesions",
-            lambda record: record.lesion_load_ml,
-            units="mL",
-            shown="lesion load",
-            digits=2,
-        ),
-        result_column(
-            "lesion_count",
-            "Number of lesions: 26-connected components of the mask",
-            lambda record: record.lesion_count,
-            shown="lesions",
-        ),
+        result_column("lesion_load_ml", "Volume of all lesions", shown="lesion load", digits=2),
+        result_column("lesion_count", count, shown="lesions"),
     )
 
 
@@ -172,7 +192,6 @@ def region_columns() -> tuple[Column, ...]:
                 f"Volume of all lesions within the {plain} region; a confluent lesion adds its "
                 "share to each region",
                 _of_region(name, 0),
-                units="mL",
                 shown=plain,
                 digits=2,
             ),
@@ -183,6 +202,10 @@ def region_columns() -> tuple[Column, ...]:
             ),
         ]
     return (*columns, _dissemination())
+
+
+def _of_region(name: str, place: int) -> Read:
+    return lambda record: record.regions.get(name, (None, None))[place]
 
 
 def _dissemination() -> Column:
@@ -204,6 +227,32 @@ def _counts(record: VisitRecord) -> dict[str, int | None]:
     return {name: count for name, (_, count) in record.regions.items()}
 
 
+def brain_columns() -> tuple[Column, ...]:
+    """List the columns of brain volumes and fractions, and of their plausibility."""
+    columns = []
+    for measure in MEASURES:
+        name = measure.name
+        shown, digits = BRAIN_SHOWN.get(name, ("", 0))
+        value = _entry("brain_measures", name)
+        columns.append(result_column(name, measure.description, value, shown=shown, digits=digits))
+    plausibility = Column(
+        "anatomy",
+        "Whether volumes and fractions of the anatomy are plausible for an adult's whole brain",
+        _plausibility,
+        levels={
+            "ok": "all are plausible",
+            "flagged": "the segmentation of the anatomy may have failed: see flags",
+        },
+    )
+    return (*columns, plausibility)
+
+
+def _plausibility(record: VisitRecord) -> str | None:
+    if record.status != "ok" or record.anatomy_implausible is None:
+        return None
+    return "flagged" if record.anatomy_implausible else "ok"
+
+
 def change_columns() -> tuple[Column, ...]:
     """List the columns of visit order and of changes since the previous finished visit."""
     columns = [
@@ -211,7 +260,6 @@ def change_columns() -> tuple[Column, ...]:
             "visit_number",
             "Position among the finished visits of the participant; the earliest is 1; n/a if "
             "there is only one visit or the order is not known",
-            lambda record: record.visit_number,
             shown="visit no.",
         ),
         Column(
@@ -236,34 +284,18 @@ def change_columns() -> tuple[Column, ...]:
     ):
         shown = change if change in ("new", "enlarging") else ""
         name, meaning = f"n_{change}", f"Number of lesions {phrase}"
-        columns.append(result_column(name, meaning, _of_change(name), shown=shown))
+        columns.append(result_column(name, meaning, _entry("changes", name), shown=shown))
+    minus = "minus that of the compared session; n/a if the anatomy of either visit is flagged"
     for name, description in (
         ("new_ml", "Volume of new lesions"),
         ("enlarging_gained_ml", "Volume that enlarging lesions gained"),
         ("shrinking_lost_ml", "Volume that shrinking lesions lost"),
         ("resolved_ml", "Volume of resolved lesions at the compared session"),
+        ("brain_parenchymal_fraction_change", f"brain_parenchymal_fraction {minus}"),
+        ("ventricles_change_ml", f"ventricles_ml {minus}"),
     ):
-        columns.append(result_column(name, description, _of_change(name), units="mL"))
-    return (*columns, *_brain_change_columns())
-
-
-def _brain_change_columns() -> tuple[Column, ...]:
-    comparison = (
-        "minus that of the compared session; n/a if the anatomy of either visit is flagged"
-    )
-    return (
-        result_column(
-            "brain_parenchymal_fraction_change",
-            f"brain_parenchymal_fraction {comparison}",
-            _of_change("brain_parenchymal_fraction_change"),
-        ),
-        result_column(
-            "ventricles_change_ml",
-            f"ventricles_ml {comparison}",
-            _of_change("ventricles_change_ml"),
-            units="mL",
-        ),
-    )
+        columns.append(result_column(name, description, _entry("changes", name)))
+    return tuple(columns)
 
 
 def _compared_with(record: VisitRecord) -> str | None:
@@ -272,20 +304,10 @@ def _compared_with(record: VisitRecord) -> str | None:
     return f"ses-{changes.get('compared_with')}" if compared else None
 
 
-def _of_change(name: str) -> Callable[[VisitRecord], object]:
-    return lambda record: record.changes.get(name)
-
-
 def circumstance_columns() -> tuple[Column, ...]:
     """List the columns of brain, contrasts, model, options, flags and reason."""
     return (
-        result_column(
-            "brain_volume_ml",
-            "Volume of the brain mask",
-            lambda record: record.brain_volume_ml,
-            units="mL",
-            shown="brain volume",
-        ),
+        result_column("brain_volume_ml", "Volume of the brain mask", shown="brain volume"),
         result_column(
             "lesion_load_percent_of_brain",
             "Lesion load as a percentage of brain_volume_ml",
@@ -298,13 +320,10 @@ def circumstance_columns() -> tuple[Column, ...]:
             "rejected_count",
             "Number of rejected candidates; with another segmenter, of parts above the threshold "
             "that are too small or outside the brain",
-            lambda record: record.rejected_count,
         ),
         result_column(
             "excluded_ml",
             "Lesion volume that exclusion masks removed; n/a without them",
-            lambda record: record.excluded_ml,
-            units="mL",
             shown="excluded volume",
             digits=2,
         ),
@@ -322,13 +341,13 @@ def circumstance_columns() -> tuple[Column, ...]:
         Column(
             "lesion_mask",
             "Given lesion mask that replaces the result of the networks; n/a without one",
-            lambda record: without_folders(record.lesion_mask),
+            _text("lesion_mask"),
             shown="given mask",
         ),
         Column(
             "threshold",
             "Probability threshold: voxels at or above it are lesion",
-            lambda record: record.options.get("threshold"),
+            _entry("options", "threshold"),
         ),
         Column(
             "min_lesion_volume_mm3",
@@ -342,36 +361,8 @@ def circumstance_columns() -> tuple[Column, ...]:
             lambda record: without_folders("; ".join(record.flags)),
             shown="quality flags, reason",
         ),
-        Column(
-            "reason",
-            "Reason why the status is not ok",
-            lambda record: without_folders(record.reason),
-        ),
+        Column("reason", "Reason why the status is not ok", _text("reason")),
     )
-
-
-def result_column(
-    name: str,
-    description: str,
-    value: Callable[[VisitRecord], object],
-    *,
-    units: str = "",
-    shown: str = "",
-    digits: int = 0,
-) -> Column:
-    """Create a column that is filled only for finished visits."""
-    return Column(
-        name,
-        description,
-        lambda record: value(record) if record.status == "ok" else None,
-        units,
-        shown=shown,
-        digits=digits,
-    )
-
-
-def _of_region(name: str, place: int) -> Callable[[VisitRecord], object]:
-    return lambda record: record.regions.get(name, (None, None))[place]
 
 
 def _contrasts(record: VisitRecord) -> str | None:

@@ -60,7 +60,8 @@ class Flags:
 
 def sort_flags(records: Iterable[VisitRecord]) -> Flags:
     """Group flags into at most :data:`MAX_FLAGS` kinds, ignoring numbers in their text."""
-    kinds_by_visit = [{_kind(text) for text in _remarks(record)} for record in records]
+    remarks = [(*record.flags, *(record.quality_reasons or ())) for record in records]
+    kinds_by_visit = [{_kind(text) for text in texts} for texts in remarks]
     counts = Counter(kind for kinds in kinds_by_visit for kind in kinds)
     names = sorted(counts, key=lambda kind: (-counts[kind], kind))
     shown_kinds = names if len(names) <= MAX_FLAGS else [*names[: MAX_FLAGS - 1], OTHER_FLAG]
@@ -68,10 +69,6 @@ def sort_flags(records: Iterable[VisitRecord]) -> Flags:
     visits = tuple(tuple(sorted({index_of[kind] for kind in kinds})) for kinds in kinds_by_visit)
     numbers = Counter(index for indices in visits for index in indices)
     return Flags(tuple((name, numbers[i]) for i, name in enumerate(shown_kinds)), visits)
-
-
-def _remarks(record: VisitRecord) -> tuple[str, ...]:
-    return (*record.flags, *(record.quality_reasons or ()))
 
 
 def _kind(flag: str) -> str:
@@ -88,9 +85,7 @@ def pack(values: Sequence[Hashable]) -> list[Any] | dict[str, list[Any]]:
 
 def shorten(value: float | None) -> float | None:
     """Round a number to six significant digits."""
-    if value is None:
-        return None
-    return _int_if_whole(float(f"{value:.6g}"))
+    return None if value is None else _int_if_whole(float(f"{value:.6g}"))
 
 
 def _int_if_whole(value: float) -> float:
@@ -139,8 +134,7 @@ def text_on_page(row: Mapping[str, str], column: Column) -> str:
     """Format a cell for the page with rounded numbers; flags also show the reason."""
     value = row[column.name]
     if column.name == "flags":
-        remarks = [text for text in (row["reason"], value) if text != MISSING]
-        return "; ".join(remarks)
+        return "; ".join(text for text in (row["reason"], value) if text != MISSING)
     if column.digits is None or value == MISSING:
         return value
     return decimal(float(value), column.digits)

@@ -67,15 +67,14 @@ def _count(name: str, resolution: int, people: Sequence[Sequence[Path]]) -> Freq
     for paths in people:
         masks = (load_if_readable(path, np.uint8) for path in paths)
         volumes = [mask for mask in masks if mask is not None]
-        if affine is None and volumes:
+        if total is None and volumes:
             affine, total = volumes[0].affine, np.zeros(volumes[0].shape, np.int32)
-        volumes = [
-            volume for volume in volumes if total is not None and volume.shape == total.shape
-        ]
-        if total is None or not volumes:
+        if total is None:
             continue
-        total += np.any([volume.data != 0 for volume in volumes], axis=0)
-        n_participants += 1
+        lesions = [volume.data != 0 for volume in volumes if volume.shape == total.shape]
+        if lesions:
+            total += np.any(lesions, axis=0)
+            n_participants += 1
     if total is None or affine is None or n_participants < 2:
         return None
     share = Volume((total / n_participants).astype(np.float32), affine)
@@ -149,10 +148,9 @@ def _colour(count: NDArray[np.float64], most: int) -> Picture:
     step = np.clip((count - 1) / max(most - 1, 1), 0, 1) * (len(COLOURS) - 1)
     lower = np.minimum(step.astype(int), len(COLOURS) - 2)
     part = (step - lower)[:, None]
-    mixed: Picture = np.rint(COLOURS[lower] * (1 - part) + COLOURS[lower + 1] * part).astype(
-        np.uint8
-    )
-    return mixed
+    mixed = COLOURS[lower] * (1 - part) + COLOURS[lower + 1] * part
+    colours: Picture = np.rint(mixed).astype(np.uint8)
+    return colours
 
 
 def _legend(
@@ -161,15 +159,10 @@ def _legend(
     left, width, middle = 96, 140, total_height + canvas.FOOTER // 2
     ramp = np.linspace(1, max(frequency.most, 1), width)
     picture[middle - 5 : middle + 5, left : left + width] = _colour(ramp, frequency.most)
+    most = f"{frequency.most} of {frequency.participants}"
     return [
         Text(left - 8, middle, "1 participant", "rm", canvas.CLEAR),
-        Text(
-            left + width + 8,
-            middle,
-            f"{frequency.most} of {frequency.participants}",
-            "lm",
-            canvas.CLEAR,
-        ),
+        Text(left + width + 8, middle, most, "lm", canvas.CLEAR),
         Text(total_width - 4, middle, "left is on the right", "rm"),
     ]
 

@@ -36,11 +36,8 @@ class GroupFiles:
     """Files that the group level wrote, and notes for the user."""
 
     tsv: Path
-    json: Path
     html: Path
-    visits: int
-    incomplete: int  # visits that are not ok
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
 
 
 def write_group(
@@ -70,31 +67,23 @@ def write_group(
     _write_atlases(out_dir, regions)
     summary = group_path(out_dir, ".tsv", "summary")
     page.save_table(summary, summary_dictionary(), cohort.summary)
-    table, dictionary = page.save_table(
-        group_path(out_dir, ".tsv"), data_dictionary(reviews, limits), rows
-    )
-    return GroupFiles(
-        tsv=table,
-        json=dictionary,
-        html=page.save(group_path(out_dir, ".html"), render_group(cohort)),
-        visits=len(records),
-        incomplete=sum(record.status != "ok" for record in records),
-        notes=(*_without_result(records), *people.notes, *note_absent(people, rows)),
-    )
+    table = page.save_table(group_path(out_dir, ".tsv"), data_dictionary(reviews, limits), rows)
+    html = page.save(group_path(out_dir, ".html"), render_group(cohort))
+    notes = (*_without_result(records), *people.notes, *note_absent(people, rows))
+    return GroupFiles(table, html, notes)
 
 
 def _without_result(records: Sequence[VisitRecord]) -> tuple[str, ...]:
+    texts = {"running": "still running"}
     names = [
-        f"{record.key} ({_status_text(record)})" for record in records if record.status != "ok"
+        f"{record.key} ({texts.get(record.status, record.status)})"
+        for record in records
+        if record.status != "ok"
     ]
     if not names:
         return ()
     count = f"{len(names)} of {counted(len(records), 'visit')}"
     return (f"{count} without a result: {listed(names)}; the group table says why",)
-
-
-def _status_text(record: VisitRecord) -> str:
-    return "still running" if record.status == "running" else record.status
 
 
 def _reviews(qc_dir: Path, out_dir: Path, records: Sequence[VisitRecord]) -> Mapping[str, Review]:
@@ -114,9 +103,8 @@ def _cohort(
     load = "lesion_load_ml" if reviews is None else "qc_lesion_load_ml"
     loads = [None if row[load] == MISSING else float(row[load]) for row in rows]
     excluded = {key for key, review in (reviews or {}).items() if review.rating == "reject"}
-    included = [
-        record for record in records if record.status == "ok" and record.key not in excluded
-    ]
+    finished = (record for record in records if record.status == "ok")
+    included = [recorded_visit(record) for record in finished if record.key not in excluded]
     return Cohort(
         out_dir=out_dir,
         records=records,
@@ -128,7 +116,7 @@ def _cohort(
         facets=facets,
         summary=tuple(summarise(rows, loads, facets)),
         mixtures=tuple(mixtures(rows)),
-        frequency=lesion_frequency(out_dir, map(recorded_visit, included)),
+        frequency=lesion_frequency(out_dir, included),
         atlases=view_atlases([row for row in regions if _key(row) not in excluded]),
     )
 
@@ -151,11 +139,9 @@ def _shown(all_columns: Sequence[Column], rows: Sequence[Row]) -> tuple[Column, 
 
 def _write_frequency(out_dir: Path, frequency: Frequency | None) -> None:
     """Write the map with its sidecar; remove stale files if there is no map."""
-    image = group_path(out_dir, ".nii.gz", "frequency")
-    sidecar = group_path(out_dir, ".json", "frequency")
+    image, sidecar = (group_path(out_dir, end, "frequency") for end in (".nii.gz", ".json"))
     if frequency is None:
-        for path in (image, sidecar):
-            _remove(path)
+        _remove(image, sidecar)
         return
     content = {
         "Description": "Share of participants with a lesion at any of their visits",
@@ -169,15 +155,15 @@ def _write_frequency(out_dir: Path, frequency: Frequency | None) -> None:
 
 def _write_atlases(out_dir: Path, rows: Sequence[Row]) -> None:
     """Write the load per region of all visits; remove stale files if there is none."""
-    table, sidecar = (group_path(out_dir, extension, "atlas") for extension in (".tsv", ".json"))
+    table, sidecar = (group_path(out_dir, end, "atlas") for end in (".tsv", ".json"))
     if rows:
         page.save_table(table, group_atlas_dictionary(), rows)
-        return
-    for path in (table, sidecar):
-        _remove(path)
+    else:
+        _remove(table, sidecar)
 
 
-def _remove(path: Path) -> None:
+def _remove(*paths: Path) -> None:
     hint = "remove it yourself, or make the folder writable"
-    with convert_os_error(f"cannot remove {path}", hint=hint):
-        path.unlink(missing_ok=True)
+    for path in paths:
+        with convert_os_error(f"cannot remove {path}", hint=hint):
+            path.unlink(missing_ok=True)

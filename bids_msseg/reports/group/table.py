@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from bids_msseg.bids.files import format_cell
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.reports.check import LoadLimits
-from bids_msseg.reports.group.brain_columns import brain_columns
 from bids_msseg.reports.group.columns import (
     Column,
+    Read,
+    brain_columns,
     change_columns,
     circumstance_columns,
     identity_columns,
@@ -96,29 +97,24 @@ def _limits(limits: LoadLimits | None) -> tuple[Column, ...]:
             f"lesion_load_{end}_limit_ml",
             f"{end.capitalize()} {meaning}",
             _if_same_settings(value, limits),
-            units="mL",
         )
         for end, value in (("lower", limits.lower_ml), ("upper", limits.upper_ml))
     )
 
 
-def _if_same_settings(value: float, limits: LoadLimits) -> Callable[[VisitRecord], object]:
-    return lambda record: value if _has_settings_of(record, limits) else None
-
-
-def _has_settings_of(record: VisitRecord, limits: LoadLimits) -> bool:
-    """Return whether a visit was segmented with the settings of the measured limits."""
-    used = (
-        record.model and record.model.sha256,
-        record.options.get("threshold"),
-        min_volume_of(record),
-    )
+def _if_same_settings(value: float, limits: LoadLimits) -> Read:
     measured_by = (limits.model_sha256, limits.threshold, limits.min_lesion_volume)
-    return used == measured_by and not record.options.get("fast")
+
+    def read(record: VisitRecord) -> float | None:
+        digest = record.model and record.model.sha256
+        used = (digest, record.options.get("threshold"), min_volume_of(record))
+        return value if used == measured_by and not record.options.get("fast") else None
+
+    return read
 
 
 def _review_columns(reviews: Mapping[str, Review]) -> tuple[Column, ...]:
-    def of(value: Callable[[Review], object]) -> Callable[[VisitRecord], object]:
+    def of(value: Callable[[Review], object]) -> Read:
         return lambda record: value(reviews[record.key]) if record.key in reviews else None
 
     def load(record: VisitRecord) -> object:
@@ -147,7 +143,6 @@ def _review_columns(reviews: Mapping[str, Review]) -> tuple[Column, ...]:
             "qc_lesion_load_ml",
             f"lesion_load_ml {after}",
             load,
-            units="mL",
             shown="lesion load after QC",
             digits=2,
         ),

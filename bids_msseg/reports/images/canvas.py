@@ -62,10 +62,10 @@ def magnify(
     rows = _sample_points(tile.shape[0], height)
     columns = _sample_points(tile.shape[1], width)
     if order == 0:
-        nearest: NDArray[np.float64] = tile[np.ix_(_nearest(rows), _nearest(columns))].astype(
-            np.float64
-        )
-        return nearest
+        # the voxels that contain the points
+        nearest = (np.floor(points + 0.5).astype(np.intp) for points in (rows, columns))
+        blocks: NDArray[np.float64] = tile[np.ix_(*nearest)].astype(np.float64)
+        return blocks
     grid = np.meshgrid(rows, columns, indexing="ij")
     smooth: NDArray[np.float64] = ndi.map_coordinates(
         tile.astype(np.float64), grid, order=1, mode="nearest"
@@ -147,25 +147,15 @@ def encode(picture: Picture, *, title: str, description: str) -> bytes:
     return stream.getvalue()
 
 
-def describe(png: bytes) -> tuple[str, str]:
-    """Read title and description of a PNG, empty if absent; OSError if it is no image."""
+def describe(png: bytes) -> tuple[str, str, tuple[int, int]]:
+    """Read title and description (empty if absent) and size of a PNG; OSError for another file."""
     with Image.open(io.BytesIO(png)) as image:
         image.load()
-        return str(image.info.get("Title", "")), str(image.info.get("Description", ""))
-
-
-def dimensions(png: bytes) -> tuple[int, int]:
-    """Read the width and height of a picture in pixels."""
-    with Image.open(io.BytesIO(png)) as image:
-        return image.size
+        title, description = (str(image.info.get(key, "")) for key in ("Title", "Description"))
+        return title, description, image.size
 
 
 def _sample_points(voxels: int, pixels: int) -> NDArray[np.float64]:
     """Return the centres of the pixels in voxel coordinates."""
     points: NDArray[np.float64] = (np.arange(pixels) + 0.5) * voxels / pixels - 0.5
     return points
-
-
-def _nearest(points: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return the indices of the voxels that contain the points."""
-    return np.floor(points + 0.5).astype(np.intp)

@@ -126,8 +126,7 @@ def read_frame(key: str, path: Path) -> StoredFrame | None:
     """Read one picture; None if it is missing or broken."""
     try:
         png = path.read_bytes()
-        title, description = canvas.describe(png)
-        width, height = canvas.dimensions(png)
+        title, description, (width, height) = canvas.describe(png)
     except (OSError, SyntaxError):  # Pillow calls some broken files a syntax error
         return None
     return StoredFrame(key, title, description, png, width, height)

@@ -230,11 +230,8 @@ def _cuts_through(
         number = max(1, round(count * share))
         gap = slice_gap(spacing, plane)
         chosen = lesion_slices(labels, plane.normal, number, gap=gap)
-        spread = even_slices(brain, plane.normal, 2 * number)
-        if not chosen:
-            spread = even_slices(brain, plane.normal, number)
-        filled = fill_up(chosen, spread, number, gap=gap)
-        cuts += [Cut(plane, index) for index in filled]
+        spread = even_slices(brain, plane.normal, 2 * number if chosen else number)
+        cuts += [Cut(plane, index) for index in fill_up(chosen, spread, number, gap=gap)]
     return tuple(cuts)
 
 
@@ -242,12 +239,11 @@ def _change_cuts(
     labels: NDArray[np.int32], spacing: NDArray[np.float64], count: int
 ) -> tuple[Cut, ...]:
     """Choose slices with most change in three planes; empty without a change."""
-    cuts: list[Cut] = []
-    for plane, number in ((AXIAL, count), (CORONAL, count // 4), (SAGITTAL, count // 4)):
-        gap = slice_gap(spacing, plane)
-        chosen = lesion_slices(labels, plane.normal, number, gap=gap)
-        cuts += [Cut(plane, index) for index in chosen]
-    return tuple(cuts)
+    return tuple(
+        Cut(plane, index)
+        for plane, number in ((AXIAL, count), (CORONAL, count // 4), (SAGITTAL, count // 4))
+        for index in lesion_slices(labels, plane.normal, number, gap=slice_gap(spacing, plane))
+    )
 
 
 def _lesion_caption(labels: NDArray[np.int32], cuts: tuple[Cut, ...], *, has_lesions: bool) -> str:
@@ -255,12 +251,10 @@ def _lesion_caption(labels: NDArray[np.int32], cuts: tuple[Cut, ...], *, has_les
     count = int(labels.max(initial=0))
     if not count:
         return "No lesion was found; the slices are evenly spaced."
-    shown: set[int] = set()
-    for cut in cuts:
-        shown.update(np.unique(on_screen(labels, cut)).tolist())
+    shown = {label for cut in cuts for label in np.unique(on_screen(labels, cut)).tolist()} - {0}
     noun = "lesion" if has_lesions else "rejected candidate"
     start = "" if has_lesions else "No lesion was kept. "
     return (
         f"{start}Slices with the largest area of {noun}s, and evenly spaced slices. They show "
-        f"{len(shown - {0})} of {count} {noun}s."
+        f"{len(shown)} of {count} {noun}s."
     )

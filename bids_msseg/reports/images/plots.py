@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bids_msseg.reports.images.ticks import tick_step
-
 WIDTH, HEIGHT = 420, 380
 LEFT, RIGHT, TOP, BOTTOM = 56, 14, 14, 46
 MARKERS = (
@@ -25,6 +23,9 @@ AGREEMENT = {
 """Statistics drawn across Bland and Altman's plot: style and words."""
 MARGIN = 0.12
 """Free share of an axis beyond the outermost point."""
+TICKS = 8
+SMALLEST_LOAD = 1e-3
+"""Smallest load in mL that determines the scale of an axis: one mm³."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,3 +132,13 @@ def round_up(value: float) -> float:
     """Return a round upper end for an axis that starts at 0."""
     step = tick_step(value)
     return max(step, step * math.ceil(value / step - 1e-9))
+
+
+def tick_step(largest: float) -> float:
+    """Choose the distance between axis ticks: 1, 2 or 5 times a power of ten."""
+    if largest < SMALLEST_LOAD:
+        return 1.0
+    rough = largest / TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    factor = next(f for f in (1, 2, 5, 10) if f * power >= rough * (1 - 1e-9))
+    return float(f"{factor * power:g}")
