@@ -76,7 +76,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--page", type=Path, metavar="FILE.md", help="update the tables there")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.page and (options.visits or options.labels):
+        parser.error("--page takes the tables of all visits with their usual labels")
+    return options
 
 
 def _rows(text: str) -> tuple[str, ...]:

@@ -67,12 +67,20 @@ class Unseen:
         return cls(case, training.visit(case.key), training, point)
 
     def probability(
-        self, images: NDArray[np.floating], present: Sequence[bool], brain: NDArray[np.bool_]
+        self,
+        images: NDArray[np.floating],
+        present: Sequence[bool],
+        brain: NDArray[np.bool_],
+        slice_mm: float | None = None,
     ) -> Array:
         """Segment a stack; return the probability, shape (X, Y, Z) as the brain's."""
         flair, t1w, t2w = (bool(flag) for flag in present)
         visit = replace(
-            self.visit, images=images.astype(np.float16), present=(flair, t1w, t2w), brain=brain
+            self.visit,
+            images=images.astype(np.float16),
+            present=(flair, t1w, t2w),
+            brain=brain,
+            slice_mm=slice_mm or self.visit.slice_mm,
         )
         return held_out_probability(self.training, visit, self.case.fold, self.point)
 
@@ -95,7 +103,7 @@ def held_out_probability(
     from bids_msseg.training.protocol import run_on_visit
 
     output = run_on_visit(training, visit, fold)
-    return decide(output.prediction.lesion, output.refinement, point)
+    return decide(output.prediction.lesion, output.refinement, point, visit.slice_mm)
 
 
 def hide(visit: LabelledVisit, hidden: Sequence[str]) -> LabelledVisit:
@@ -206,7 +214,7 @@ def lesion_free(bench: Bench) -> Section:
             (flair, t1w, t2w),
             brain,
             np.zeros(brain.shape, np.float16),
-            False,
+            1.0,
         )
         mask = held_out_probability(bench.training, visit, fold, point) >= point.threshold
         labels = label_lesions(mask, voxel_volume=1.0, min_volume=MIN_VOLUME)
@@ -302,7 +310,8 @@ def _second_scan_mask(unseen: Unseen, plan: RescanPlan) -> NDArray[np.bool_]:
     """Segment the second scan and bring its mask to the first."""
     visit = unseen.visit
     second = second_scan(visit, plan)
-    probability = unseen.probability(second.images, visit.present, second.brain)
+    slice_mm = max(visit.slice_mm, plan.slices)
+    probability = unseen.probability(second.images, visit.present, second.brain, slice_mm)
     x, y, z = visit.brain.shape
     return unseen.mask(map_back(probability, second, (x, y, z)))
 
@@ -368,7 +377,8 @@ def wall_time(
     chosen = model or (trained[0] if trained else None)
     path = find_model(None if chosen is None else str(chosen))
     brain, device = bench.training.visit(visit), bench.training.engine.device
-    stack = Stack(brain.images.astype(np.float32), brain.present, brain.brain, np.eye(4))
+    images = brain.images.astype(np.float32)
+    stack = Stack(images, brain.present, brain.brain, np.eye(4), brain.slice_mm)
     findings = []
     for method, fast in (("default", False), ("fast", True)):
         load = os.getloadavg()[0]

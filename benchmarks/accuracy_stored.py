@@ -229,7 +229,7 @@ def normal(bench: Bench) -> Section:
         ]
 
     note = (
-        "Share of the normal periventricular hyperintensity that the rater marked in four visits."
+        "Share of the normal periventricular hyperintensity that the rater of some visits marked."
     )
     columns = (
         Column("share", "share segmented as lesion"),

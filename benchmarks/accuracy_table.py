@@ -100,10 +100,14 @@ def merge(page: str, section: str) -> str:
     >>> merge("# Page\n\n## A\n\n1\n\n## B\n\n2\n", "## A\n\n3\n")
     '# Page\n\n## A\n\n3\n\n## B\n\n2\n'
     """
-    parts = re.split(r"^(?=## )", page, flags=re.MULTILINE)
-    heading = section.partition("\n")[0]
-    named = {part.partition("\n")[0]: part.rstrip("\n") for part in parts}
-    return "\n\n".join(filter(None, {**named, heading: section.rstrip("\n")}.values())) + "\n"
+    parts = [part.rstrip("\n") for part in re.split(r"^(?=## )", page, flags=re.MULTILINE)]
+    heading, new = section.partition("\n")[0], section.rstrip("\n")
+    headings = [part.partition("\n")[0] for part in parts]
+    if heading in headings:
+        parts[headings.index(heading)] = new
+    else:
+        parts.append(new)
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

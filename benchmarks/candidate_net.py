@@ -37,7 +37,8 @@ def thick(visit: LabelledVisit, slices: int) -> LabelledVisit:
     images = np.stack([thicken(image, slices, 2) for image in visit.images])
     images = np.where(visit.brain, images, visit.images.min())
     truth = thicken(visit.truth, slices, 2)
-    return replace(visit, images=images.astype(np.float16), truth=truth.astype(np.float16))
+    images, truth = images.astype(np.float16), truth.astype(np.float16)
+    return replace(visit, images=images, truth=truth, slice_mm=float(slices))
 
 
 def dice(mask: np.ndarray, truth: np.ndarray) -> float:

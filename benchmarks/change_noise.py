@@ -60,7 +60,8 @@ def main() -> int:
         rescan = pseudo_rescan(images, visit.present, visit.brain, plan)
         scans = []
         for data, brain in ((images, visit.brain), (rescan.images, rescan.brain)):
-            output = segment(cascade, data, visit.present, brain, engine, fast=options.fast)
+            inputs = data, visit.present, brain, engine
+            output = segment(cascade, *inputs, slice_mm=visit.slice_mm, fast=options.fast)
             probability = Volume(output.probability, np.eye(4))
             scans.append((Volume(data[0], np.eye(4)), brain, probability))
         row = _comparison_cells(scans, rescan.motion, cascade.point.threshold)

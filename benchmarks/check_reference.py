@@ -147,12 +147,14 @@ def _unseen(bench: Bench, case: Case, point: CascadePoint) -> Segmenter:
             stack.present,
             stack.brain,
             np.zeros(stack.brain.shape, np.float16),
-            thick=False,
+            stack.slice_mm,
         )
         output = run_on_visit(bench.training, visit, case.fold)
         brain = Volume(output.brain.mask, stack.affine)
         maps: dict[str, NDArray[Any]] = {
-            "probability": decide(output.prediction.lesion, output.refinement, point),
+            "probability": decide(
+                output.prediction.lesion, output.refinement, point, stack.slice_mm
+            ),
             "candidate": output.prediction.lesion,
             "candidates": (output.refinement.lesion > 0).astype(np.uint8),
             "anatomy": label_map(output.prediction.anatomy, stack.affine, brain),

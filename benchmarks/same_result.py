@@ -80,7 +80,8 @@ def precision(stack_file: Path) -> int:
         return 0
     masks = {}
     for name, engine in engines.items():
-        output = segment(cascade, stack.data, stack.present, stack.brain, engine)
+        inputs = stack.data, stack.present, stack.brain, engine
+        output = segment(cascade, *inputs, slice_mm=stack.slice_mm)
         masks[name] = output.probability >= cascade.point.threshold
     float32, native = masks.values()
     dice = (

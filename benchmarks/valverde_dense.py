@@ -79,7 +79,7 @@ def _random_visit() -> LabelledVisit:
     distance = np.linalg.norm(np.indices(shape) - EDGE / 2, axis=0)
     brain = distance < 0.45 * EDGE
     truth = np.zeros(shape, np.float16)
-    return LabelledVisit("random numbers", "", images, (True, True, True), brain, truth, False)
+    return LabelledVisit("random numbers", "", images, (True, True, True), brain, truth, 1.0)
 
 
 def _sample(candidates: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:

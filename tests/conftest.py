@@ -243,7 +243,7 @@ def make_visit() -> Callable[..., LabelledVisit]:
         images[:, ~brain] = -3
         images[~np.array(present)] = 0
         return LabelledVisit(
-            name, site, images.astype(np.float16), present, brain, truth, thick=False
+            name, site, images.astype(np.float16), present, brain, truth, slice_mm=1.0
         )
 
     return make

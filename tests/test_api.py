@@ -148,6 +148,7 @@ def test_prepare_raw_visit_equals_stack_of_app(head: Head) -> None:
     assert visit.present == stack.present
     np.testing.assert_array_equal(visit.images, stack.data.astype(np.float16))
     np.testing.assert_array_equal(visit.brain, stack.brain)
+    assert visit.slice_mm == pytest.approx(stack.slice_mm)
     assert visit.thick
     drawn = nib.load(truth)
     volume = float(np.prod(drawn.header.get_zooms()))

@@ -183,7 +183,7 @@ _README: Final = """\
 {mark}
 # Multiple-sclerosis lesions of {name}
 
-Written by bids_msseg. Each visit has, under `sub-*/[ses-*/]anat/`:
+Written by bids_msseg. A visit can have, under `sub-*/[ses-*/]anat/`:
 
 {outputs}
 

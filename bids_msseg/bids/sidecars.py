@@ -42,7 +42,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """Model, thresholds and masks that define the lesions."""
+    """How the lesions and the brain mask were found."""
 
     model: ModelUse | None  # None if no segmenter was run
     threshold: float  # of the final probability
@@ -50,7 +50,7 @@ class Method:
     candidate_threshold: float | None = None  # of the probability of the first network
     masks: str = ""  # names of the datasets of given masks
     excluded: str = ""  # names of the datasets of exclusion masks
-    brain_mask: str = ""  # how it was made, such as ``deepbet 1.0.2``
+    brain_mask: str = ""  # how it was made, such as ``made by another pipeline``
 
     def keys(self) -> dict[str, Any]:
         """Return the model and the thresholds, or what replaced them."""

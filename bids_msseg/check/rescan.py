@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from bids_msseg.imaging.normalise import BACKGROUND, zscore
 from bids_msseg.imaging.resample import inverse, resample
 from bids_msseg.imaging.volume import Affine, Volume
-from bids_msseg.training.data.cohort import THICK_MM
+from bids_msseg.training.data.visits import THICK_MM
 
 Array = NDArray[np.float32]
 OBLIQUE = (1.0, 2.0, 3.0)

@@ -243,7 +243,8 @@ def _again(first: FirstScan, run: Segmenter, cut: Cut, plan: RescanPlan) -> Row:
     prepared = first.prepared
     stack = prepared.stack
     again = pseudo_rescan(stack.data, stack.present, stack.brain, plan)
-    maps = run(Stack(again.images, stack.present, again.brain, stack.affine @ again.motion))
+    moved = stack.affine @ again.motion
+    maps = run(Stack(again.images, stack.present, again.brain, moved, stack.slice_mm))
     before = Volume(prepared.outside, np.eye(4))
     outside = mask_onto(before, maps["probability"].shape, again.motion)
     probability = _cleared(maps, outside, cut).astype(np.float32)

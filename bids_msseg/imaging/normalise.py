@@ -33,6 +33,7 @@ class Stack:
     present: tuple[bool, bool, bool]  # FLAIR, T1w, T2w
     brain: NDArray[np.bool_]
     affine: Affine  # voxel index to world mm of the FLAIR
+    slice_mm: float  # largest voxel edge of the FLAIR as acquired
 
     def save(self, path: Path) -> None:
         """Write an uncompressed ``.npz`` without pickled objects."""
@@ -43,6 +44,7 @@ class Stack:
                 present=np.array(self.present),
                 brain=self.brain,
                 affine=self.affine,
+                slice_mm=np.array(self.slice_mm),
             )
 
     @classmethod
@@ -50,7 +52,8 @@ class Stack:
         """Read a file that :meth:`save` wrote."""
         with np.load(path, allow_pickle=False) as file:
             flair, t1w, t2w = (bool(flag) for flag in file["present"])
-            return cls(file["data"], (flair, t1w, t2w), file["brain"], file["affine"])
+            slice_mm = float(file["slice_mm"])
+            return cls(file["data"], (flair, t1w, t2w), file["brain"], file["affine"], slice_mm)
 
 
 def working_grid(
@@ -111,7 +114,8 @@ def build_stack(
         if contrast in images:
             data[channel] = _channel(images[contrast], inside, affine, moves.get(contrast))
     flair, t1w, t2w = (contrast in images for contrast in CONTRASTS)
-    return Stack(data, (flair, t1w, t2w), inside, affine)
+    slice_mm = float(images["FLAIR"].spacing.max())
+    return Stack(data, (flair, t1w, t2w), inside, affine, slice_mm)
 
 
 def _channel(

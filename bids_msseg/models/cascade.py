@@ -78,13 +78,18 @@ def _run_on_candidates(
     )
 
 
-def fuse(lesion: Array, refinement: Refinement, point: CascadePoint) -> Array:
-    """Fuse CNN-1 (``lesion``) and CNN-2 by weighted mean logits; 0 outside candidates."""
+def fuse(lesion: Array, refinement: Refinement, point: CascadePoint, slice_mm: float) -> Array:
+    """Fuse CNN-1 (``lesion``) and CNN-2 by weighted mean logits; 0 outside candidates.
+
+    The logit is lowered by ``slice_weight`` per mm above 1 mm, because the networks outline the
+    blurred lesions of thick slices too large.
+    """
     # a logarithmic opinion pool: Genest and Zidek 1986, doi:10.1214/ss/1177013825
     total = (1 - point.voxel_weight - point.lesion_weight) * _logit(lesion)
     total += point.voxel_weight * _logit(refinement.voxels) + point.lesion_weight * _logit(
         refinement.lesion
     )
+    total -= point.slice_weight * max(slice_mm - 1, 0)
     fused = 1 / (1 + np.exp(-total))
     return np.where(refinement.lesion > 0, fused, 0).astype(np.float32)
 
@@ -169,9 +174,9 @@ def run_networks(
     return NetworkOutput(prediction, refine(refinement, source, engine), corrected)
 
 
-def decide(lesion: Array, refinement: Refinement, point: CascadePoint) -> Array:
+def decide(lesion: Array, refinement: Refinement, point: CascadePoint, slice_mm: float) -> Array:
     """Fuse the output of both networks and suppress lesions without a confident core."""
-    fused = fuse(lesion, refinement, point)
+    fused = fuse(lesion, refinement, point, slice_mm)
     return require_peak(fused, point.threshold, point.peak_threshold)
 
 
@@ -182,11 +187,13 @@ def segment(
     brain: NDArray[np.bool_],
     engine: Engine,
     *,
+    slice_mm: float,
     fast: bool = False,
 ) -> CascadeResult:
     """Run the cascade on FLAIR, T1w, T2w in SDs of the brain, shape (3, X, Y, Z), 1 mm, RAS.
 
-    ``present`` marks the acquired contrasts; ``fast`` uses one CNN-1 and tiles with less overlap.
+    ``present`` marks the acquired contrasts, ``slice_mm`` is the slice thickness of the FLAIR as
+    acquired; ``fast`` uses one CNN-1 and tiles with less overlap.
     """
     output = run_networks(
         cascade.candidate,
@@ -201,7 +208,7 @@ def segment(
     lesion = output.refinement.lesion
     return CascadeResult(
         output.prediction.lesion,
-        decide(output.prediction.lesion, output.refinement, cascade.point),
+        decide(output.prediction.lesion, output.refinement, cascade.point, slice_mm),
         lesion,
         lesion > 0,
         output.prediction.anatomy,

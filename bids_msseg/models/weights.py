@@ -30,6 +30,7 @@ class CascadePoint:
     candidate_threshold: float = 0.1  # of CNN-1
     voxel_weight: float = 0.3  # of CNN-2's logits for voxels; CNN-1 has the rest
     lesion_weight: float = 0.3  # of CNN-2's logits for whole candidates
+    slice_weight: float = 0.0  # subtracted from the logit per mm of slice thickness above 1 mm
     threshold: float = 0.4  # of the fused probability
     peak_threshold: float = 0.5  # that the peak of a kept lesion reaches
 

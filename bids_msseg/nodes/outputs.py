@@ -134,7 +134,7 @@ class _Anatomy:
 def _publish_image(
     context: DerivativesContext, source: str, output: Output, *values: Any, **named: Any
 ) -> None:
-    """Publish one file after its sidecar, made of the values, so that no image lacks one."""
+    """Write the sidecar from the values, then the image, so that no image lacks a sidecar."""
     place = context.out_dir, context.visit
     write_json(output.path(*place, ".json"), output.sidecar(*values, **named))
     publish(Path(source), output.path(*place, output.extensions[0]), keep=True)

@@ -64,7 +64,7 @@ def segment_stack(
         prediction, inside = run_first_network(cascade.candidate, *inputs, fast=fast)
         labels = label_map(prediction.anatomy, stack.affine, Volume(inside.mask, stack.affine))
         return {"anatomy": Volume(labels, stack.affine)}
-    result = segment(cascade, *inputs, fast=fast)
+    result = segment(cascade, *inputs, slice_mm=stack.slice_mm, fast=fast)
     brain = Volume(result.brain.mask, stack.affine)
     maps: dict[str, NDArray[Any]] = {
         "probability": result.probability,

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bids_msseg.lesions.instances import label_lesions
-from bids_msseg.models.cascade import Refinement, fuse, require_peak
+from bids_msseg.models.cascade import Refinement, fuse
 from bids_msseg.models.inference import Array
 from bids_msseg.models.weights import CascadePoint
+from bids_msseg.training.data.visits import LabelledVisit
 
 WEIGHTS = (0.0, 0.2, 0.4)
-THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6)
+SLICE_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4)
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 PEAKS = (0.0, 0.5, 0.7, 0.85)
 FINALISTS = 3
 """Weights whose thresholds are compared by lesion F1, too."""
@@ -33,6 +35,21 @@ class HeldOutVisit:
     lesion: Array  # probability of CNN-1 at 1 mm (X, Y, Z)
     refinement: Refinement
     truth: NDArray[np.bool_]
+    slice_mm: float  # slice thickness of the FLAIR
+    averaged: bool = False  # thin slices were averaged to thick ones
+
+    @classmethod
+    def of(
+        cls,
+        visit: LabelledVisit,
+        lesion: Array,
+        refinement: Refinement,
+        *,
+        averaged: bool = False,
+    ) -> HeldOutVisit:
+        """Combine a visit with the output of the networks."""
+        truth = visit.truth >= 0.5
+        return cls(visit.name, visit.site, lesion, refinement, truth, visit.slice_mm, averaged)
 
     @property
     def participant(self) -> str:
@@ -54,42 +71,77 @@ class Agreement:
         return self.dice + DETECTION_WEIGHT * self.lesion_f1
 
 
-def measure(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Agreement:
-    """Measure Dice, lesion F1 and false components (26-connected, at least 3 mm³, any overlap)."""
-    total = np.count_nonzero(mask) + np.count_nonzero(truth)
-    both = mask & truth
-    dice = 2 * np.count_nonzero(both) / total if total else 1.0
-    pred, ref = (
-        label_lesions(image, voxel_volume=1.0, min_volume=MIN_VOLUME_MM3)
-        for image in (mask, truth)
-    )
-    matched = len(np.unique(pred[(pred > 0) & truth]))
-    detected = len(np.unique(ref[(ref > 0) & mask]))
-    precision, recall = matched / max(int(pred.max()), 1), detected / max(int(ref.max()), 1)
-    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    return Agreement(dice, f1, int(pred.max()) - matched)
+@dataclass(frozen=True, slots=True)
+class Components:
+    """Components above a threshold and their overlap with the ground truth, at 1 mm."""
+
+    size: NDArray[np.int64]  # voxels of each component; 0 for the background, which is the first
+    peak: Array  # highest probability of each
+    overlap: NDArray[np.int64]  # voxels of each in the ground truth
+    touching: NDArray[np.int64]  # (2, N): components and the lesions that they touch
+    lesion_count: int  # in the ground truth
+    truth_size: int
+
+    @classmethod
+    def find(cls, probability: Array, threshold: float, truth: NDArray[np.bool_]) -> Components:
+        """Label 26-connected components; lesions have at least 3 mm³."""
+        labels = label_lesions(probability >= threshold, voxel_volume=1.0)
+        lesions = label_lesions(truth, voxel_volume=1.0, min_volume=MIN_VOLUME_MM3)
+        inside, found = labels > 0, int(lesions.max(initial=0))
+        numbers, touched = labels[inside], lesions[inside]
+        size = np.bincount(numbers, minlength=1)
+        peak = np.zeros(size.size, np.float32)
+        np.maximum.at(peak, numbers, probability[inside])
+        overlap = np.bincount(numbers[truth[inside]], minlength=size.size)
+        both = np.unique(
+            numbers[touched > 0].astype(np.int64) * (found + 1) + touched[touched > 0]
+        )
+        pairs = np.stack(np.divmod(both, found + 1))
+        return cls(size, peak, overlap, pairs, found, int(np.count_nonzero(truth)))
+
+    def agreement(self, peak_threshold: float) -> Agreement:
+        """Measure Dice, lesion F1 (any overlap) and false components of those with that peak."""
+        kept = self.peak >= peak_threshold
+        total = int(self.size[kept].sum()) + self.truth_size
+        dice = 2 * int(self.overlap[kept].sum()) / total if total else 1.0
+        large = kept & (self.size >= MIN_VOLUME_MM3)
+        count, true = (int(mask.sum()) for mask in (large, large & (self.overlap > 0)))
+        detected = len(np.unique(self.touching[1, kept[self.touching[0]]]))
+        precision, recall = true / max(count, 1), detected / max(self.lesion_count, 1)
+        f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+        return Agreement(dice, f1, count - true)
 
 
 class PointChooser:
-    """Choice of fusion weights by the best Dice, then of thresholds by Dice and lesion F1."""
+    """Choice of weights by the best Dice, then of thresholds by Dice and lesion F1."""
 
-    def __init__(self, visits: Sequence[HeldOutVisit], candidate_threshold: float) -> None:
+    def __init__(
+        self,
+        visits: Sequence[HeldOutVisit],
+        candidate_threshold: float,
+        slice_weights: Sequence[float] = SLICE_WEIGHTS,
+    ) -> None:
         self.visits = tuple(visits)
         self._default = CascadePoint(candidate_threshold=candidate_threshold)
         self._points = [
-            replace(self._default, voxel_weight=voxel, lesion_weight=lesion)
-            for voxel, lesion in product(WEIGHTS, WEIGHTS)
+            replace(
+                self._default, voxel_weight=voxel, lesion_weight=lesion, slice_weight=slice_weight
+            )
+            for voxel, lesion, slice_weight in product(WEIGHTS, WEIGHTS, slice_weights)
         ]
         self._curves = np.array(
             [[_curve(visit, p) for p in self._points] for visit in self.visits]
         )
-        self._agreements: dict[tuple[str, CascadePoint], Agreement] = {}
+        self._components: dict[tuple[int, CascadePoint], Components] = {}
 
     def choose(self, names: Sequence[str]) -> CascadePoint:
         """Choose the best operating point for the named visits, at least one."""
         rows = [row for row, visit in enumerate(self.visits) if visit.name in names]
-        dice = self._mean_over_sites(rows, self._curves[rows])
-        best = np.argsort(-dice.max(1), kind="stable")[:FINALISTS]
+        dice = self._mean_over_sites(rows, self._curves[rows]).max(1)
+        # the best slice weight of each pair of weights of CNN-2
+        pairs = dice.reshape(len(WEIGHTS) ** 2, -1)
+        numbers = np.arange(dice.size).reshape(pairs.shape)[range(len(pairs)), pairs.argmax(1)]
+        best = numbers[np.argsort(-pairs.max(1), kind="stable")][:FINALISTS]
         cuts: list[CascadePoint] = [
             replace(self._points[number], threshold=low, peak_threshold=max(low, high))
             for number in best.tolist()
@@ -101,13 +153,13 @@ class PointChooser:
 
     def measure(self, row: int, point: CascadePoint) -> Agreement:
         """Measure one visit at one point."""
-        visit = self.visits[row]
-        key = (visit.name, point)
-        if key not in self._agreements:
-            probability = fuse(visit.lesion, visit.refinement, point)
-            filtered = require_peak(probability, point.threshold, point.peak_threshold)
-            self._agreements[key] = measure(filtered >= point.threshold, visit.truth)
-        return self._agreements[key]
+        visit, key = self.visits[row], (row, replace(point, peak_threshold=0.0))
+        if key not in self._components:
+            probability = np.zeros(visit.truth.shape, np.float32)
+            probability[visit.refinement.lesion > 0] = _fuse_candidates(visit, point)
+            found = Components.find(probability, point.threshold, visit.truth)
+            self._components[key] = found
+        return self._components[key].agreement(point.peak_threshold)
 
     def _mean_over_sites(self, rows: Sequence[int], values: Array) -> Array:
         participants: dict[str, dict[str, list[Array]]] = {}
@@ -122,12 +174,17 @@ class PointChooser:
         return means
 
 
+def _fuse_candidates(visit: HeldOutVisit, point: CascadePoint) -> Array:
+    """Return the final probability of the voxels of candidates."""
+    inside = visit.refinement.lesion > 0
+    refinement = Refinement(visit.refinement.voxels[inside], visit.refinement.lesion[inside])
+    return fuse(visit.lesion[inside], refinement, point, visit.slice_mm)
+
+
 def _curve(visit: HeldOutVisit, point: CascadePoint) -> list[float]:
     """Compute the Dice at each of ``THRESHOLDS`` from the candidates alone."""
-    probability = fuse(visit.lesion, visit.refinement, point)
-    inside = visit.refinement.lesion > 0
-    values, true = probability[inside], visit.truth[inside]
-    total = np.count_nonzero(visit.truth)
+    values = _fuse_candidates(visit, point)
+    true, total = visit.truth[visit.refinement.lesion > 0], np.count_nonzero(visit.truth)
     curve = []
     for threshold in THRESHOLDS:
         predicted = values >= threshold

@@ -25,8 +25,8 @@ from bids_msseg.trainer.fit import fit, is_finished
 from bids_msseg.trainer.log_watch import log_line
 from bids_msseg.training.context import TrainingContext
 from bids_msseg.training.data.candidates import CandidateCrops, label_candidates
-from bids_msseg.training.data.folds import FoldSet, Split
-from bids_msseg.training.data.labelled import LabelledDataset
+from bids_msseg.training.data.folds import MIN_FOLDS, FoldSet, Split
+from bids_msseg.training.data.labelled import LabelledDataset, with_thick_slices
 from bids_msseg.training.data.mixed import MixedDataset
 from bids_msseg.training.data.painting import (
     Painting,
@@ -41,6 +41,8 @@ from bids_msseg.training.synthesis.label_maps import read_label_maps, read_lesio
 
 RELEASE = "release"
 """Name of the networks that are trained on every visit."""
+HELD_OUT, THICKENED = "held-out", "held-out-thick"
+"""Folders of the output for visits as acquired, and with thin slices averaged to thick ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,9 @@ class Stage:
     """One stage of a training and the names of the stages that it needs."""
 
     name: str
-    kind: str  # unseen, candidate, refinement or held-out
+    kind: str  # unseen, candidate, refinement, held-out or held-out-thick
     fold: int | None = None  # test fold that stays unseen, None for the release
-    visit: str = ""  # of unseen and held-out
+    visit: str = ""  # of the kinds that do not train
     needs: tuple[str, ...] = ()
 
     @property
@@ -80,8 +82,9 @@ def plan_stages(
         nets = tuple(network_name(kind, test) for kind in ("candidate", "refinement"))
         stages += [Stage(name, name.partition("-")[0], test, needs=needs) for name in nets]
         tested = () if test is None else split.folds[test]
-        stages += [Stage(f"held-out-{name}", "held-out", test, name, nets) for name in tested]
-    order = ("unseen", "candidate", "refinement", "held-out")
+        for kind in (HELD_OUT, THICKENED) if len(held) >= MIN_FOLDS else (HELD_OUT,):
+            stages += [Stage(f"{kind}-{name}", kind, test, name, nets) for name in tested]
+    order = ("unseen", "candidate", "refinement", HELD_OUT, THICKENED)
     return tuple(sorted(stages, key=lambda stage: order.index(stage.kind)))
 
 
@@ -100,7 +103,7 @@ def run_stage(context: TrainingContext, stage: Stage) -> str:
     elif stage.kind == "refinement":
         train_refinement(context, stage.fold)
     else:
-        run_held_out(context, stage.visit, stage.fold)
+        run_held_out(context, stage.visit, stage.fold, stage.kind)
     return stage.name
 
 
@@ -273,15 +276,25 @@ def refinement_net(context: TrainingContext, test: int | None) -> LesionRefineme
     return net.eval()
 
 
-def run_held_out(context: TrainingContext, name: str, test: int | None) -> None:
-    """Run networks on a visit that they have not seen; store the output in ``held-out/``."""
-    path = context.folder / "held-out" / f"{name}.npz"
+def run_held_out(
+    context: TrainingContext, name: str, test: int | None, folder: str = HELD_OUT
+) -> None:
+    """Run networks on a visit that they have not seen; store the output in ``folder``.
+
+    In :data:`THICKENED`, thin slices are averaged; there is no output of a visit with thick ones.
+    """
+    path = context.folder / folder / f"{name}.npz"
     nets = [context.checkpoint(network_name(k, test)) for k in ("candidate", "refinement")]
     if path.is_file() and all(
         not net.is_file() or net.stat().st_mtime_ns <= path.stat().st_mtime_ns for net in nets
     ):
         return
-    output = run_on_visit(context, context.visit(name), test)
+    visit = context.visit(name)
+    if folder == THICKENED:
+        if visit.thick:
+            return
+        visit = with_thick_slices(visit)
+    output = run_on_visit(context, visit, test)
     write_output(path, output.prediction, output.refinement)
 
 

@@ -26,9 +26,7 @@ class CascadeRecipe:
     __pydantic_config__ = ConfigDict(extra="forbid")
     seed: Integer = 7
     folds: Annotated[Integer, Field(ge=2)] = 5  # at most one per participant
-    candidate: FitPlan = field(
-        default_factory=lambda: FitPlan(steps=400, learning_rate=1e-3)
-    )
+    candidate: FitPlan = field(default_factory=lambda: FitPlan(steps=400, learning_rate=1e-3))
     refinement: FitPlan = field(
         default_factory=lambda: FitPlan(steps=300, batch=16, learning_rate=1.5e-3)
     )

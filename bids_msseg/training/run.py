@@ -19,10 +19,11 @@ from bids_msseg.evaluation.comparison import (
 )
 from bids_msseg.training.calibration import calibrate, describe
 from bids_msseg.training.data.cohort_cache import read_images
+from bids_msseg.training.data.folds import MIN_FOLDS
 from bids_msseg.training.loss_figure import draw_losses
 from bids_msseg.training.model_card import describe_data, model_card, score_table
 from bids_msseg.training.opening import open_context, seen_visits
-from bids_msseg.training.validation import MIN_FOLDS, validate
+from bids_msseg.training.validation import validate
 
 if TYPE_CHECKING:
     from bids_msseg.evaluation.labels import LabelledFiles

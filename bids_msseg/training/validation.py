@@ -26,16 +26,16 @@ from bids_msseg.evaluation.scoring import (
     score,
 )
 from bids_msseg.imaging.volume import load_volume
+from bids_msseg.training.data.folds import MIN_FOLDS
 
 if TYPE_CHECKING:
     from bids_msseg.evaluation.labels import LabelledFiles
     from bids_msseg.models.weights import CascadePoint
     from bids_msseg.training.context import TrainingContext
+    from bids_msseg.training.operating_point import HeldOutVisit
 
 LOGGER = logging.getLogger("bids_msseg")
 CANDIDATE, CASCADE, BEFORE = "candidate net", "cascade", "before"
-MIN_FOLDS = 3
-"""With fewer test folds the operating point is not chosen anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def validate(
 ) -> Validation:
     """Choose operating points and score every visit of the test folds on its own grid."""
     from bids_msseg.models.cascade import decide
-    from bids_msseg.training.protocol import read_refined
+    from bids_msseg.training.protocol import HELD_OUT, read_refined
 
     points = choose_points(context, tests)
     start = context.networks()
@@ -69,16 +69,17 @@ def validate(
     scores: list[Score] = []
     for test in tests:
         for name in context.split.folds[test]:
-            lesion, refinement = read_refined(context.folder / "held-out", name)
+            lesion, refinement = read_refined(context.folder / HELD_OUT, name)
             item, point = by_name[name], points[test]
-            probability = decide(lesion, refinement, point)
+            probability = decide(lesion, refinement, point, context.visit(name).slice_mm)
             scores.append(_score(context, item, CANDIDATE, lesion, 0.5))
             scores.append(_score(context, item, CASCADE, probability, point.threshold))
             LOGGER.info("scored %s", name)
     if start.refinement is not None:
         for item in files:
-            lesion, refinement = read_refined(context.folder / "unseen", item.visit.key)
-            probability = decide(lesion, refinement, start.point)
+            name = item.visit.key
+            lesion, refinement = read_refined(context.folder / "unseen", name)
+            probability = decide(lesion, refinement, start.point, context.visit(name).slice_mm)
             scores.append(_score(context, item, BEFORE, probability, start.point.threshold))
     path = context.folder / "scores.tsv"
     new_keys = {(record.visit, record.method) for record in scores}
@@ -104,23 +105,34 @@ def _score(
     return score(mask, truth, visit=visit, site=item.site, method=method)
 
 
+def read_held_out(context: TrainingContext, tests: Sequence[int]) -> list[HeldOutVisit]:
+    """Read the held-out results of test folds, also those with thick slices."""
+    from bids_msseg.training.data.labelled import with_thick_truth
+    from bids_msseg.training.operating_point import HeldOutVisit
+    from bids_msseg.training.protocol import HELD_OUT, THICKENED, read_refined
+
+    found = []
+    for name in context.split.members(tuple(tests)):
+        visit = context.visit(name)
+        output = read_refined(context.folder / HELD_OUT, name)
+        found.append(HeldOutVisit.of(visit, *output))
+        if not visit.thick:
+            output = read_refined(context.folder / THICKENED, name)
+            found.append(HeldOutVisit.of(with_thick_truth(visit), *output, averaged=True))
+    return found
+
+
 def choose_points(
     context: TrainingContext, tests: Sequence[int]
 ) -> dict[int | None, CascadePoint]:
     """Choose the operating point of each test fold on the others, and of the release on all."""
-    from bids_msseg.training.operating_point import HeldOutVisit, PointChooser
-    from bids_msseg.training.protocol import read_refined
+    from bids_msseg.training.operating_point import PointChooser
 
     threshold = context.recipe.candidate_threshold
     if len(tests) < MIN_FOLDS:
         default_point = replace(context.networks().point, candidate_threshold=threshold)
         return _store_points(context, {**dict.fromkeys(tests, default_point), None: default_point})
-    held_out = []
-    for name in context.split.members(tuple(tests)):
-        visit = context.visit(name)
-        lesion, refinement = read_refined(context.folder / "held-out", name)
-        held_out.append(HeldOutVisit(name, visit.site, lesion, refinement, visit.truth >= 0.5))
-    chooser = PointChooser(held_out, threshold)
+    chooser = PointChooser(read_held_out(context, tests), threshold)
     points: dict[int | None, CascadePoint] = {}
     for test in (None, *tests):
         other_folds = tuple(fold for fold in tests if fold != test)

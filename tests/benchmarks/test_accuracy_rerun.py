@@ -44,9 +44,8 @@ def _visit(name: str, present: tuple[bool, bool, bool] = ALL) -> LabelledVisit:
     images = rng.normal(WHITE, 0.3, (3, *brain.shape)) + LESION * truth
     images[:, ~brain] = -3
     images[~np.array(present)] = 0
-    thick = False
     return LabelledVisit(
-        name, "A", images.astype(np.float16), present, brain, truth.astype(np.float16), thick
+        name, "A", images.astype(np.float16), present, brain, truth.astype(np.float16), 1.0
     )
 
 
@@ -155,7 +154,7 @@ def test_thick_visits_are_only_moved_in_plane() -> None:
         "same slices": RescanPlan(),
         "1 to 3 mm slices": RescanPlan(slices=3.0),
     }
-    thick = replace(thin, thick=True)
+    thick = replace(thin, slice_mm=6.0)
     assert rescan_plans(thick, (0.9, 0.9, 6.5)) == {"same slices": in_plane(6.5, 2)}
 
 

@@ -48,7 +48,7 @@ def bench(tmp_path: Path) -> Bench:
         (True, True, True),
         brain,
         np.zeros(brain.shape, np.float16),
-        False,
+        1.0,
     )
     truth = tmp_path / "truth.nii.gz"
     nib.save(nib.Nifti1Image(np.zeros(brain.shape, np.uint8), np.eye(4)), truth)

@@ -20,7 +20,7 @@ LARGE, SMALL, TINY = np.s_[2:5, 2:4, 2:4], np.s_[8, 2:5, 2], np.s_[10, 6, 6:8]
 def scanned(affine: np.ndarray) -> FirstScan:
     """First scan that finds one voxel of the large lesion; the small one has its own region."""
     brain = np.ones(SHAPE, bool)
-    stack = Stack(np.zeros((3, *SHAPE), np.float32), (True, False, False), brain, affine)
+    stack = Stack(np.zeros((3, *SHAPE), np.float32), (True, False, False), brain, affine, 1.0)
     regions = np.full(SHAPE, Region.DEEP_WHITE_MATTER, np.int8)
     regions[8] = Region.INFRATENTORIAL
     outside, anatomy = ~brain, np.ones(SHAPE, np.uint8)

@@ -47,7 +47,7 @@ def prepared(tissue: NDArray[np.uint8]) -> Prepared:
     images[2] = 0
     return Prepared(
         "sub-01",
-        Stack(images, (True, True, False), inside, np.eye(4)),
+        Stack(images, (True, True, False), inside, np.eye(4), 1.0),
         np.zeros(inside.shape, bool),
         codes,
         region_map(codes, (1, 1, 1)),
@@ -160,7 +160,11 @@ def test_measure_visit_compares_filling_methods(
 def test_expert_masks_of_other_voxel_order_are_read(tmp_path: Path) -> None:
     shape = (6, 5, 4)
     stack = Stack(
-        np.zeros((3, *shape), np.float32), (True, False, False), np.ones(shape, bool), np.eye(4)
+        np.zeros((3, *shape), np.float32),
+        (True, False, False),
+        np.ones(shape, bool),
+        np.eye(4),
+        1.0,
     )
     data = np.zeros(shape, np.uint8)
     data[1, 2, 3] = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def prepared(brain: dict[str, NDArray[Any]], flair: NDArray[Any]) -> Prepared:
     affine = np.diag([-1.0, -1, 1, 1])
     return Prepared(
         "sub-01",
-        Stack(images, (True, False, False), inside, affine),
+        Stack(images, (True, False, False), inside, affine, 2.5),
         np.zeros(inside.shape, bool),
         brain["anatomy"],
         region_map(brain["anatomy"], (1, 1, 1)),
@@ -204,7 +204,14 @@ def test_pseudo_rescan_shows_same_lesion(
     run = eyes(3.0)
     first = first_scan(visit, run, CUT)
     assert first.load_ml == pytest.approx(own_lesion(shape).sum() / 1000)
-    found = scan_again(first, run, CUT, rescans=2, seed=0)
+    thickness: list[float] = []
+
+    def spy(stack: Stack) -> Mapping[str, Volume]:
+        thickness.append(stack.slice_mm)
+        return run(stack)
+
+    found = scan_again(first, spy, CUT, rescans=2, seed=0)
+    assert thickness == [2.5, 2.5]
     assert [row["rescan"] for row in found] == [1, 2]
     for row in found:
         assert row["load_ml"] == pytest.approx(first.load_ml, rel=0.25)

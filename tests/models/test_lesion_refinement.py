@@ -142,14 +142,19 @@ def test_refinement_is_zero_outside_candidates(source: CropSource) -> None:
     assert len(np.unique(found.lesion[source.pieces == 1])) == 1
 
 
-def test_fusion_is_the_weighted_mean_of_logits() -> None:
+def test_fusion_is_weighted_mean_of_logits_minus_slice_term() -> None:
     one = np.full((1, 1, 1), 0.8, np.float32)
     lesion, voxels = np.full_like(one, 0.5), np.full_like(one, 0.2)
-    fused = fuse(one, Refinement(voxels, lesion), CascadePoint(0.1, 0.25, 0.25))
+    fused = fuse(one, Refinement(voxels, lesion), CascadePoint(0.1, 0.25, 0.25), 1.0)
     expected = 0.5 * np.log(4) + 0.25 * np.log(0.25)
     assert float(fused[0, 0, 0]) == pytest.approx(1 / (1 + np.exp(-expected)), abs=1e-5)
+    point = CascadePoint(0.1, 0.25, 0.25, slice_weight=0.1)
+    thick = fuse(one, Refinement(voxels, lesion), point, slice_mm=6.0)
+    assert float(thick[0, 0, 0]) == pytest.approx(1 / (1 + np.exp(0.5 - expected)), abs=1e-5)
+    thin = fuse(one, Refinement(voxels, lesion), point, slice_mm=0.8)
+    np.testing.assert_array_equal(thin, fused)
     nowhere = Refinement(np.zeros_like(one), np.zeros_like(one))
-    assert float(fuse(one, nowhere, CascadePoint())[0, 0, 0]) == 0
+    assert float(fuse(one, nowhere, CascadePoint(), 1.0)[0, 0, 0]) == 0
 
 
 def test_components_without_peak_fall_below_threshold() -> None:
@@ -172,7 +177,7 @@ def test_cascade_output_is_zero_outside_brain(fast: bool) -> None:
     brain[4:-4, 4:-4, 4:-4] = True
     point = CascadePoint(candidate_threshold=0.3)
     cascade = LesionCascade("tiny", "0", (first,), second, None, point, "")
-    found = segment(cascade, images, (True,) * 3, brain, Engine(), fast=fast)
+    found = segment(cascade, images, (True,) * 3, brain, Engine(), slice_mm=1.0, fast=fast)
     assert not found.probability[~brain].any()
     assert not found.candidates[~brain].any()
     assert not found.probability[~found.brain.mask].any()

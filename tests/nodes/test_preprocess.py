@@ -128,6 +128,7 @@ def test_bias_is_reduced_and_stack_holds_flair_only(run: Run, flair: Path, brain
     corrected = run(CorrectBias, flair_file=flair, mask_file=brain).flair_file
     stack = Stack.load(Path(run(BuildStack, flair_file=corrected, mask_file=brain).stack_file))
     assert stack.present == (True, False, False)
+    assert stack.slice_mm == pytest.approx(max(image.header.get_zooms()))
     assert not stack.data[1:].any()
     white = image.get_fdata().round(-1) == 100
     before, after = (np.asarray(nib.load(p).dataobj)[white] for p in (flair, corrected))
@@ -144,7 +145,7 @@ def test_segment_gives_maps_on_grid_of_stack(run: Run, tmp_path: Path, bright_mo
     affine = np.diag([1.0, 1.0, 1.0, 1.0])
     affine[:3, 3] = (-7, 3, 11)
     path = tmp_path / "stack.npz"
-    Stack(data, (True, False, False), brain, affine).save(path)
+    Stack(data, (True, False, False), brain, affine, 1.0).save(path)
     given = {"stack_file": path, "model_file": bright_model, "device": "cpu"}
     found = run(Segment, **given)
     maps = {
@@ -173,7 +174,7 @@ def test_segment_refuses_invalid_model_file(run: Run, tmp_path: Path) -> None:
     model, stack = tmp_path / "m.safetensors", tmp_path / "stack.npz"
     model.write_bytes(b"no model")
     Stack(
-        np.zeros((3, 8, 8, 8), np.float32), (True,) * 3, np.ones((8,) * 3, bool), np.eye(4)
+        np.zeros((3, 8, 8, 8), np.float32), (True,) * 3, np.ones((8,) * 3, bool), np.eye(4), 1.0
     ).save(stack)
     with pytest.raises(NodeExecutionError, match="not a usable cascade"):
         run(Segment, stack_file=stack, model_file=model, device="cpu")

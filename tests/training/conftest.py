@@ -64,5 +64,5 @@ def visit() -> LabelledVisit:
     images = np.where(brain, rng.normal(size=(3, *brain.shape)), -3)
     images[0][CUBE] += 3
     return LabelledVisit(
-        "sub-01", "a", images.astype(np.float16), (True, True, False), brain, truth, False
+        "sub-01", "a", images.astype(np.float16), (True, True, False), brain, truth, 1.0
     )

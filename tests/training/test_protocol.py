@@ -20,6 +20,7 @@ from bids_msseg.training.context import TrainingContext
 from bids_msseg.training.data.folds import Split
 from bids_msseg.training.data.visits import LabelledVisit, save_visit
 from bids_msseg.training.protocol import (
+    Stage,
     candidate_net,
     plan_stages,
     read_output,
@@ -30,6 +31,7 @@ from bids_msseg.training.protocol import (
 from bids_msseg.training.recipe import CascadeRecipe
 from bids_msseg.training.start import write_pretrained
 from bids_msseg.training.synthesis.tissues import LabelMap, save_label_map
+from bids_msseg.training.validation import read_held_out
 
 RECIPE = CascadeRecipe(
     candidate=FitPlan(steps=2, batch=1, workers=0),
@@ -91,7 +93,7 @@ def trained(
 def untrained(trained: TrainingContext, tmp_path: Path) -> TrainingContext:
     """Copy of the cohort and the predictions of the starting network, without checkpoints."""
     out = tmp_path / "out"
-    shutil.copytree(trained.folder, out, ignore=shutil.ignore_patterns("held-out"))
+    shutil.copytree(trained.folder, out, ignore=shutil.ignore_patterns("held-out*"))
     for path in (out / "checkpoints").iterdir():
         path.unlink()
     return replace(trained, folder=out, label_maps=out / "label-maps")
@@ -178,9 +180,9 @@ def test_plan_stages_of_two_folds() -> None:
     stages = {stage.name: stage for stage in plan_stages(SPLIT)}
     assert list(stages) == [
         *("unseen-sub-a1", "unseen-sub-b1"),
-        *("candidate-without-0", "refinement-without-0", "held-out-sub-a1"),
-        *("candidate-without-1", "refinement-without-1", "held-out-sub-b1"),
-        *("candidate-release", "refinement-release"),
+        *("candidate-without-0", "candidate-without-1", "candidate-release"),
+        *("refinement-without-0", "refinement-without-1", "refinement-release"),
+        *("held-out-sub-a1", "held-out-sub-b1"),
     ]
     assert stages["candidate-without-0"].needs == ("unseen-sub-b1",)
     assert stages["held-out-sub-b1"].needs == ("candidate-without-1", "refinement-without-1")
@@ -218,6 +220,27 @@ def test_finished_stages_are_not_trained_again(trained: TrainingContext) -> None
     for stage in plan_stages(SPLIT):
         run_stage(trained, stage)
     assert _files(trained) == before
+
+
+def test_held_out_results_have_thick_copies_of_thin_visits(trained: TrainingContext) -> None:
+    run_stage(trained, Stage("copy", "held-out-thick", 0, "sub-a1"))
+    run_stage(trained, Stage("copy", "held-out-thick", 1, "sub-b1"))
+    visits = read_held_out(trained, (0, 1))
+    assert [(one.name, one.slice_mm, one.averaged) for one in visits] == [
+        ("sub-a1", 1.0, False),
+        ("sub-a1", 6.0, True),
+        ("sub-b1", 1.0, False),
+        ("sub-b1", 6.0, True),
+    ]
+    assert not np.array_equal(visits[0].lesion, visits[1].lesion)
+    shutil.rmtree(trained.folder / "held-out-thick")
+
+
+def test_thick_copies_are_planned_from_three_test_folds_on() -> None:
+    three = Split((("a",), ("b",), ("c",)))
+    kinds = [stage.kind for stage in plan_stages(three)]
+    assert kinds.count("held-out-thick") == 3
+    assert not any(stage.kind == "held-out-thick" for stage in plan_stages(three, [0, 1]))
 
 
 def test_pretrained_start_has_no_refinement_output(trained: TrainingContext) -> None:

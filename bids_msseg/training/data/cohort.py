@@ -19,7 +19,6 @@ from bids_msseg.pipeline.preprocess import preprocess, read_contrasts
 from bids_msseg.training.data.visits import LabelledVisit
 
 LOGGER = logging.getLogger("bids_msseg")
-THICK_MM = 2.0
 
 
 def prepare_visit(
@@ -95,7 +94,7 @@ def _build_visit(
         stack.present,
         stack.brain,
         np.clip(share, 0, 1).astype(np.float16),
-        bool(flair.spacing.max() >= THICK_MM),
+        float(flair.spacing.max()),
     )
 
 

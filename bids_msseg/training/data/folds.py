@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from bids_msseg.evaluation.labels import LabelledFiles
 
 FoldSet = tuple[int, ...]
+MIN_FOLDS = 3
+"""With fewer test folds the operating point is not chosen anew."""
 
 
 @dataclass(frozen=True, slots=True)

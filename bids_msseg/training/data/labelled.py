@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -12,13 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from bids_msseg.imaging.normalise import zscore
 from bids_msseg.models.anatomy import CLASSES, Anatomy
 from bids_msseg.models.inference import BACKGROUND
 from bids_msseg.trainer.batches import item_rng
 from bids_msseg.training.data.painting import Painting, paint
 from bids_msseg.training.data.visits import LabelledVisit, Places, find_places
 from bids_msseg.training.synthesis.geometry import nearest_voxels, place_cube, sample_places
-from bids_msseg.training.synthesis.intensities import change_intensities, draw_slab, thicken
+from bids_msseg.training.synthesis.intensities import Slab, change_intensities, draw_slab, thicken
 from bids_msseg.training.synthesis.plan import CHANNELS, Array, SynthesisPlan
 
 Item = tuple[Tensor, Tensor, Tensor]
@@ -37,7 +39,8 @@ AS_ACQUIRED = 0.3
 """Chance that a sub-image shows the visit's own voxels."""
 MIN_COVER = 1e-3
 THICK_SLICE = 6
-"""Voxels along z over which painted lesions are averaged in visits with thick slices."""
+THICK_SLAB = (2, THICK_SLICE, THICK_SLICE)
+"""Axis, voxels and phase of slices that are averaged, and of lesions painted into thick ones."""
 
 
 def cut_visit(visit: LabelledVisit, at: Array) -> tuple[Array, NDArray[np.bool_], Array]:
@@ -167,6 +170,31 @@ class LabelledDataset(Dataset[Item]):
         return place_cube(at, visit.brain.shape, self.size, 0, rng)
 
 
+def thicken_images(images: Array, brain: NDArray[np.bool_], slab: Slab) -> Array:
+    """Average images (3, X, Y, Z) over thicker slices."""
+    # outside the brain there is nothing to average
+    cover = np.maximum(thicken(brain.astype(np.float32), *slab), np.float32(MIN_COVER))
+    shown = (images - np.float32(BACKGROUND)) * brain
+    averaged: Array = np.stack([thicken(image, *slab) / cover for image in shown])
+    averaged += np.float32(BACKGROUND)
+    return averaged
+
+
+def with_thick_truth(visit: LabelledVisit) -> LabelledVisit:
+    """Return a visit whose truth is averaged over thick axial slices; images stay as they are."""
+    truth = thicken(visit.truth.astype(np.float32), *THICK_SLAB).astype(np.float16)
+    return replace(visit, truth=truth, slice_mm=float(THICK_SLICE))
+
+
+def with_thick_slices(visit: LabelledVisit) -> LabelledVisit:
+    """Return a visit whose images and truth are averaged over thick axial slices."""
+    images = thicken_images(visit.images.astype(np.float32), visit.brain, THICK_SLAB)
+    for channel in np.flatnonzero(visit.present):
+        scaled = zscore(images[channel], visit.brain)
+        images[channel] = np.where(visit.brain, scaled, np.float32(BACKGROUND))
+    return replace(with_thick_truth(visit), images=images.astype(np.float16))
+
+
 def augment_visit(
     visit: LabelledVisit,
     images: Array,
@@ -185,12 +213,7 @@ def augment_visit(
     ).numpy()
     slab = None if visit.thick else draw_slab(rng, plan.thick)
     if slab:
-        # outside the brain there is nothing to average
-        cover = np.maximum(thicken(brain.astype(np.float32), *slab), np.float32(MIN_COVER))
-        shown = (images - np.float32(BACKGROUND)) * brain
-        images = np.stack([thicken(image, *slab) / cover for image in shown])
-        images += np.float32(BACKGROUND)
-        share = thicken(share, *slab)
+        images, share = thicken_images(images, brain, slab), thicken(share, *slab)
     present = present & np.array(
         [True, rng.random() >= plan.drop_t1w, rng.random() >= plan.drop_t2w]
     )

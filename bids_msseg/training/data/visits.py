@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bids_msseg.errors import DataError
 from bids_msseg.io.atomic import open_alone
 from bids_msseg.lesions.instances import label_lesions
+
+THICK_MM = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +26,17 @@ class LabelledVisit:
     present: tuple[bool, bool, bool]
     brain: NDArray[np.bool_]
     truth: NDArray[np.float16]  # share of each voxel that experts marked as lesion
-    thick: bool  # slices of 2 mm or more
+    slice_mm: float  # largest voxel edge of the FLAIR as acquired
 
     @property
     def participant(self) -> str:
         """``sub-<label>``."""
         return self.name.partition("_")[0]
+
+    @property
+    def thick(self) -> bool:
+        """Whether the slices are thick."""
+        return self.slice_mm >= THICK_MM
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +68,18 @@ def save_visit(visit: LabelledVisit, path: Path) -> None:
             present=np.array(visit.present),
             brain=visit.brain,
             truth=visit.truth,
-            thick=np.array(visit.thick),
+            slice_mm=np.array(visit.slice_mm),
         )
 
 
 def load_visit(path: Path) -> LabelledVisit:
-    """Read what :func:`save_visit` wrote."""
+    """Read what :func:`save_visit` wrote; DataError for the format of an earlier version."""
     with np.load(path, allow_pickle=False) as file:
+        if "slice_mm" not in file:
+            raise DataError(
+                f"{path} was prepared by an earlier version",
+                hint="use another output_dir, or delete this one",
+            )
         flair, t1w, t2w = (bool(flag) for flag in file["present"])
         return LabelledVisit(
             str(file["name"]),
@@ -75,5 +88,5 @@ def load_visit(path: Path) -> LabelledVisit:
             (flair, t1w, t2w),
             file["brain"],
             file["truth"],
-            bool(file["thick"]),
+            float(file["slice_mm"]),
         )

@@ -30,7 +30,7 @@ def _paths(cohort: Path, name: str) -> tuple[dict[str, Path], Path, Path]:
 def test_prepared_visit_is_on_working_grid(labelled_cohort: Path) -> None:
     images, brain, truth = _paths(labelled_cohort, "sub-02")
     visit = prepare_visit("sub-02", "A", images, brain, truth)
-    assert (visit.name, visit.site, visit.thick) == ("sub-02", "A", False)
+    assert (visit.name, visit.site, visit.slice_mm) == ("sub-02", "A", 1.0)
     assert visit.present == (True, True, False)
     assert visit.images.shape == (3, *visit.brain.shape) == (3, *visit.truth.shape)
     assert visit.images.dtype == visit.truth.dtype == np.float16

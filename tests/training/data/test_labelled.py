@@ -17,6 +17,8 @@ from bids_msseg.training.data.labelled import (
     fade_lesions,
     partial_anatomy,
     whole_voxels,
+    with_thick_slices,
+    with_thick_truth,
 )
 from bids_msseg.training.data.visits import LabelledVisit
 from bids_msseg.training.synthesis.geometry import sample_places
@@ -104,6 +106,21 @@ def test_thick_slices_do_not_darken_the_rim_of_the_brain(
     shown = augment_visit(visit, images, brain, share, plan, np.random.default_rng(0))[0].numpy()
     assert np.allclose(shown[0][brain], 1, atol=1e-3)
     assert (shown[0][~brain] == -3).all()
+
+
+def test_with_thick_slices_averages_images_and_truth(visit: LabelledVisit) -> None:
+    thick = with_thick_slices(visit)
+    assert (thick.slice_mm, thick.thick, visit.thick) == (6.0, True, False)
+    total = visit.truth.sum(dtype=float)
+    assert thick.truth.sum(dtype=float) == pytest.approx(total, rel=0.05)
+    # the slice from 24 to 29 holds two of the voxels of the lesion, from 28 to 35
+    np.testing.assert_allclose(thick.truth[28, 42, 26:28], 2 / 6, atol=0.06)
+    np.testing.assert_allclose(thick.truth[28, 42, 32:34], 1, atol=0.1)
+    assert (thick.images[:2, ~visit.brain] == -3).all()
+    inside = thick.images[0][visit.brain].astype(float)
+    # the noise is averaged, and the image normalised again
+    assert inside[abs(inside) < 3].std() == pytest.approx(1, abs=0.15)
+    assert with_thick_truth(visit).images is visit.images
 
 
 def test_sites_are_drawn_in_equal_shares(visit: LabelledVisit) -> None:

@@ -16,7 +16,7 @@ def _visit(truth: np.ndarray) -> LabelledVisit:
         (True, False, True),
         np.ones(truth.shape, bool),
         truth.astype(np.float16),
-        thick=False,
+        slice_mm=1.0,
     )
 
 
@@ -38,7 +38,8 @@ def test_visit_without_lesions_has_no_lesion_places() -> None:
 
 def test_saved_visit_is_loaded_unchanged(tmp_path: Path) -> None:
     visit = _visit(np.random.default_rng(0).random((4, 3, 2)))
-    visit = replace(visit, thick=True)
+    visit = replace(visit, slice_mm=7.5)
+    assert visit.thick
     save_visit(visit, tmp_path / "one.npz")
     again = load_visit(tmp_path / "one.npz")
     for field in fields(visit):
