@@ -83,7 +83,8 @@ def _networks(model: str, sha256: str) -> str:
     return (
         f"{_NORMALISED}A cascade of two 3-D convolutional networks, based on the design of "
         "Valverde 2017, segmented the lesions: the first network proposed candidates, the second "
-        f"accepted or rejected each of them (model {model}, SHA-256 {sha256[:12]}). "
+        f"accepted or rejected each of them (model {model}, SHA-256 {sha256[:12]}). Probabilities "
+        "were adjusted to the slice thickness of the FLAIR. "
     )
 
 

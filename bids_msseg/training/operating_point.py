@@ -17,10 +17,11 @@ from bids_msseg.training.data.visits import LabelledVisit
 
 WEIGHTS = (0.0, 0.2, 0.4)
 SLICE_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4)
-THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-PEAKS = (0.0, 0.5, 0.7, 0.85)
+THRESHOLD = 0.5
+"""Of the final probability; one chosen on few sites suits other sites worse."""
+PEAKS = (0.5, 0.7, 0.85)
 FINALISTS = 3
-"""Weights whose thresholds are compared by lesion F1, too."""
+"""Weights whose peak thresholds are compared by lesion F1, too."""
 DETECTION_WEIGHT = 0.5
 """Weight of lesion F1 relative to Dice."""
 MIN_VOLUME_MM3 = 3.0
@@ -113,7 +114,7 @@ class Components:
 
 
 class PointChooser:
-    """Choice of weights by the best Dice, then of thresholds by Dice and lesion F1."""
+    """Choice of weights by the best Dice, then of the peak threshold by Dice and lesion F1."""
 
     def __init__(
         self,
@@ -122,31 +123,26 @@ class PointChooser:
         slice_weights: Sequence[float] = SLICE_WEIGHTS,
     ) -> None:
         self.visits = tuple(visits)
-        self._default = CascadePoint(candidate_threshold=candidate_threshold)
+        default = CascadePoint(candidate_threshold=candidate_threshold, threshold=THRESHOLD)
         self._points = [
-            replace(
-                self._default, voxel_weight=voxel, lesion_weight=lesion, slice_weight=slice_weight
-            )
+            replace(default, voxel_weight=voxel, lesion_weight=lesion, slice_weight=slice_weight)
             for voxel, lesion, slice_weight in product(WEIGHTS, WEIGHTS, slice_weights)
         ]
-        self._curves = np.array(
-            [[_curve(visit, p) for p in self._points] for visit in self.visits]
-        )
+        self._dice = np.array([[_dice(visit, p) for p in self._points] for visit in self.visits])
         self._components: dict[tuple[int, CascadePoint], Components] = {}
 
     def choose(self, names: Sequence[str]) -> CascadePoint:
         """Choose the best operating point for the named visits, at least one."""
         rows = [row for row, visit in enumerate(self.visits) if visit.name in names]
-        dice = self._mean_over_sites(rows, self._curves[rows]).max(1)
+        dice = self._mean_over_sites(rows, self._dice[rows])
         # the best slice weight of each pair of weights of CNN-2
         pairs = dice.reshape(len(WEIGHTS) ** 2, -1)
         numbers = np.arange(dice.size).reshape(pairs.shape)[range(len(pairs)), pairs.argmax(1)]
         best = numbers[np.argsort(-pairs.max(1), kind="stable")][:FINALISTS]
-        cuts: list[CascadePoint] = [
-            replace(self._points[number], threshold=low, peak_threshold=max(low, high))
+        cuts = [
+            replace(self._points[number], peak_threshold=peak)
             for number in best.tolist()
-            for low, high in product(THRESHOLDS, PEAKS)
-            if high == 0 or high > low
+            for peak in PEAKS
         ]
         values = np.array([[self.measure(row, cut).value for cut in cuts] for row in rows])
         return cuts[int(self._mean_over_sites(rows, values).argmax())]
@@ -181,13 +177,9 @@ def _fuse_candidates(visit: HeldOutVisit, point: CascadePoint) -> Array:
     return fuse(visit.lesion[inside], refinement, point, visit.slice_mm)
 
 
-def _curve(visit: HeldOutVisit, point: CascadePoint) -> list[float]:
-    """Compute the Dice at each of ``THRESHOLDS`` from the candidates alone."""
-    values = _fuse_candidates(visit, point)
-    true, total = visit.truth[visit.refinement.lesion > 0], np.count_nonzero(visit.truth)
-    curve = []
-    for threshold in THRESHOLDS:
-        predicted = values >= threshold
-        size = np.count_nonzero(predicted) + total
-        curve.append(2 * np.count_nonzero(predicted & true) / size if size else 1.0)
-    return curve
+def _dice(visit: HeldOutVisit, point: CascadePoint) -> float:
+    """Compute the Dice from the candidates alone."""
+    predicted = _fuse_candidates(visit, point) >= point.threshold
+    true = visit.truth[visit.refinement.lesion > 0]
+    size = np.count_nonzero(predicted) + np.count_nonzero(visit.truth)
+    return 2 * np.count_nonzero(predicted & true) / size if size else 1.0

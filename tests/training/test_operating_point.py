@@ -90,7 +90,7 @@ def test_misleading_refinement_gets_zero_weight() -> None:
     assert point.voxel_weight == point.lesion_weight == 0
 
 
-def test_chosen_threshold_excludes_false_rim() -> None:
+def test_rim_below_one_half_is_excluded() -> None:
     chooser = PointChooser([_visit("a", "A", refined=True, halo=0.45)], 0.1)
     point = chooser.choose(["a"])
     assert chooser.measure(0, point).dice == 1
@@ -112,7 +112,7 @@ def test_slice_weight_removes_rim_of_thick_slices_only() -> None:
         refinement = Refinement(lesion.copy(), lesion.copy())
         return HeldOutVisit(name, name.upper(), lesion, refinement, truth, slice_mm)
 
-    # no common threshold suits both
+    # one half is right for thin slices and too low for thick ones
     thin, thick = visit("a", 0.72, 0.0, 1.0), visit("b", 0.9, 0.75, 7.0)
     chooser = PointChooser([thin, thick], 0.1)
     point = chooser.choose(["a", "b"])

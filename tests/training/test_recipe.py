@@ -7,6 +7,7 @@ import pytest
 
 from bids_msseg.cli import train
 from bids_msseg.errors import UsageError
+from bids_msseg.models.weights import find_model, read_header
 from bids_msseg.training.recipe import CascadeRecipe, make_cascade_recipe, read_recipe
 
 RELEASED = Path(__file__).parents[2] / "training" / "cascade-5.yaml"
@@ -16,6 +17,8 @@ def test_default_recipe_is_that_of_released_weights() -> None:
     usual = CascadeRecipe()
     assert read_recipe(RELEASED) == usual
     help_text = " ".join(train.build_parser().format_help().split())
+    notes = read_header(find_model(None)).notes["recipe"]
+    assert make_cascade_recipe(notes) == usual
     assert f"{usual.candidate.steps} and {usual.refinement.steps} steps" in help_text
 
 
