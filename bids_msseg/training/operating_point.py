@@ -139,7 +139,7 @@ class PointChooser:
         pairs = dice.reshape(len(WEIGHTS) ** 2, -1)
         numbers = np.arange(dice.size).reshape(pairs.shape)[range(len(pairs)), pairs.argmax(1)]
         best = numbers[np.argsort(-pairs.max(1), kind="stable")][:FINALISTS]
-        cuts = [
+        cuts: list[CascadePoint] = [
             replace(self._points[number], peak_threshold=peak)
             for number in best.tolist()
             for peak in PEAKS

@@ -70,13 +70,16 @@ def test_load_atlas_from_file(tmp_path: Path) -> None:
     assert found.names == {1: "label 1", 2: "label 2"}
 
 
-def test_load_atlas_from_templateflow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_atlas_from_templateflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
+    path = tmp_path / "atlas-DiFuMo_dseg.nii.gz"
+    save_volume(atlas().volume, path)
 
-    def find(*words: object, **more: object) -> Atlas:
+    def find(*words: object, **more: object) -> Path:
         asked.extend([*words, *more.values()])
-        return atlas()
+        return path
 
-    monkeypatch.setattr("bids_msseg.pipeline.atlas.templateflow_atlas", find)
-    assert load_atlas(AtlasChoice.parse("DiFuMo:MNI152NLin6Asym:desc-64:res-2")).name == "parts"
+    monkeypatch.setattr("bids_msseg.pipeline.atlas.find_label_image", find)
+    found = load_atlas(AtlasChoice.parse("DiFuMo:MNI152NLin6Asym:desc-64:res-2"))
+    np.testing.assert_array_equal(found.volume.data, atlas().volume.data)
     assert asked == ["MNI152NLin6Asym", "DiFuMo", "64", 2]
