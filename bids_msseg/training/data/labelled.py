@@ -40,7 +40,7 @@ AS_ACQUIRED = 0.3
 MIN_COVER = 1e-3
 THICK_SLICE = 6
 THICK_SLAB = (2, THICK_SLICE, THICK_SLICE)
-"""Axis, voxels and phase of slices that are averaged, and of lesions painted into thick ones."""
+"""Axis, voxels and phase of the slices over which thin ones are averaged."""
 
 
 def cut_visit(visit: LabelledVisit, at: Array) -> tuple[Array, NDArray[np.bool_], Array]:
