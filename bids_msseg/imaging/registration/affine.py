@@ -23,6 +23,7 @@ from bids_msseg.imaging.registration.orientation_search import (
     MIN_PROMINENCE,
     STARTS,
     SURE_INFORMATION,
+    Task,
     make_task,
     search_affine_orientations,
     search_orientations,
@@ -99,6 +100,9 @@ def register_rigid(
         registration, prominence=prominence(task.overlay, registration.affine, centre)
     )
     if registration.metric_after < SURE_INFORMATION or registration.prominence < MIN_PROMINENCE:
+        if moving_mask is None:
+            task = _whole_head_task(moving, fixed, inside, centre, seed, threads)
+            registration = _measured_again(registration, task)
         registration = search_orientations(
             registration, task, _meeting_points(moving, fixed, moving_mask, fixed_mask)
         )
@@ -188,6 +192,41 @@ def _no_worse_than_header(level: pyramid.Level, affine: Affine) -> Registration:
         return Registration(affine, before, after)
     note = "registration did not improve on the headers' alignment, which is kept"
     return Registration(np.eye(4), before, before, (note,))
+
+
+def _whole_head_task(
+    moving: Volume,
+    fixed: Volume,
+    inside: NDArray[np.bool_],
+    centre: Point,
+    seed: int,
+    threads: int,
+) -> Task:
+    """Prepare a search that does not depend on where the header puts the brain.
+
+    On a sparse grid the outline of the head says more about its orientation than the brain does.
+    """
+    region = pyramid.deep_region(moving)
+    fine, coarse = (
+        pyramid.build_level(moving, fixed, inside, spacing, region)
+        for spacing in (FINE_MM, COARSE_MM)
+    )
+    head = pyramid.compared_region(fixed, None)
+    wide = pyramid.build_level(moving, fixed, head, COARSE_MM, region)
+    return make_task("rigid", fine, coarse, centre, seed, threads, wide=wide)
+
+
+def _measured_again(registration: Registration, task: Task) -> Registration:
+    """Measure an alignment on the levels of another task."""
+    before, after = (
+        pyramid.information(task.fine, affine) for affine in (np.eye(4), registration.affine)
+    )
+    return replace(
+        registration,
+        metric_before=before,
+        metric_after=after,
+        prominence=prominence(task.overlay, registration.affine, task.centre),
+    )
 
 
 def _with_overlap(registration: Registration, moving: Volume, fixed: Volume) -> Registration:

@@ -33,7 +33,7 @@ BETTER_THAN_HEADER = 1.05
 """Smallest ratio of information for which another orientation replaces that of the header."""
 SAME_MM = 5.0
 """Ends within this distance are one optimum: less than a voxel at 8 mm."""
-STARTS = 6
+STARTS = 24
 """Orientations from which a search starts, besides the header's."""
 REFINED = 3
 """Largest number of ends that are refined and compared at 2 mm."""
@@ -58,10 +58,17 @@ class Task:
 
 
 def make_task(
-    kind: str, fine: pyramid.Level, coarse: pyramid.Level, centre: Point, seed: int, threads: int
+    kind: str,
+    fine: pyramid.Level,
+    coarse: pyramid.Level,
+    centre: Point,
+    seed: int,
+    threads: int,
+    *,
+    wide: pyramid.Level | None = None,
 ) -> Task:
-    """Build the data that the searches of one registration share."""
-    sparse = pyramid.sparser(coarse)
+    """Build the data that the searches of one registration share; ``wide`` becomes sparse."""
+    sparse = pyramid.sparser(wide or coarse)
     overlay = Overlay.of(sparse.fixed, np.asarray(sparse.inside.data, bool), sparse.moving)
     return Task(kind, fine, coarse, sparse, overlay, centre, seed, threads)
 

@@ -26,6 +26,8 @@ FIRST_STEP = {"rigid": 0.5, "similarity": 0.5, "affine": 0.125}
 POLISH_PACE = 0.25
 SPARSE_MM = 8.0
 MARGIN_MM = 6.0
+SCALP_MM = 20.0
+"""Depth below which a head is mostly brain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,13 @@ def compared_region(volume: Volume, mask: NDArray[np.bool_] | None) -> NDArray[n
             hint="check the image; pass a brain mask, or leave this contrast out",
         )
     return np.asarray(mask, bool)
+
+
+def deep_region(volume: Volume) -> NDArray[np.bool_]:
+    """Return the foreground without its outer 20 mm: mostly brain, in any orientation."""
+    foreground = compared_region(volume, None)
+    deep = ndimage.distance_transform_edt(foreground, volume.spacing) > SCALP_MM
+    return deep if deep.any() else foreground
 
 
 def build_level(
