@@ -99,10 +99,10 @@ def register_rigid(
     registration = replace(
         registration, prominence=prominence(task.overlay, registration.affine, centre)
     )
-    if registration.metric_after < SURE_INFORMATION or registration.prominence < MIN_PROMINENCE:
-        if moving_mask is None:
-            task = _whole_head_task(moving, fixed, inside, centre, seed, threads)
-            registration = _measured_again(registration, task)
+    if _is_doubtful(registration) and moving_mask is None:
+        task = _whole_head_task(moving, fixed, inside, centre, seed, threads)
+        registration = _measured_again(registration, task)
+    if _is_doubtful(registration):
         registration = search_orientations(
             registration, task, _meeting_points(moving, fixed, moving_mask, fixed_mask)
         )
@@ -192,6 +192,12 @@ def _no_worse_than_header(level: pyramid.Level, affine: Affine) -> Registration:
         return Registration(affine, before, after)
     note = "registration did not improve on the headers' alignment, which is kept"
     return Registration(np.eye(4), before, before, (note,))
+
+
+def _is_doubtful(registration: Registration) -> bool:
+    """Whether other orientations could fit better."""
+    unclear = registration.prominence < MIN_PROMINENCE
+    return registration.metric_after < SURE_INFORMATION or unclear
 
 
 def _whole_head_task(
