@@ -21,8 +21,8 @@ from bids_msseg.imaging.registration.orientation import (
 )
 from bids_msseg.imaging.registration.orientation_search import (
     MIN_PROMINENCE,
-    STARTS,
     SURE_INFORMATION,
+    TEMPLATE_STARTS,
     Task,
     make_task,
     search_affine_orientations,
@@ -57,7 +57,8 @@ def register_rigid(
     Starts both from the headers and from the centres of mass, goes on from the better one, and
     never ends worse than the headers: where the search does not raise the mutual information,
     the identity is returned with a note. An end that does not stand out is checked by a search
-    over all orientations, whose best end is taken where it is better.
+    over all orientations, whose best end is taken where it is better. If no moving mask is given,
+    orientations are ranked by the outline of the head.
 
     Parameters
     ----------
@@ -99,14 +100,18 @@ def register_rigid(
     registration = replace(
         registration, prominence=prominence(task.overlay, registration.affine, centre)
     )
+    checked = registration
     if _is_doubtful(registration) and moving_mask is None:
         task = _whole_head_task(moving, fixed, inside, centre, seed, threads)
-        registration = _measured_again(registration, task)
-    if _is_doubtful(registration):
-        registration = search_orientations(
-            registration, task, _meeting_points(moving, fixed, moving_mask, fixed_mask)
-        )
-    return with_mirror_check(registration, task)
+        checked = _measured_again(registration, task)
+    if _is_doubtful(checked):
+        points = _meeting_points(moving, fixed, moving_mask, fixed_mask)
+        checked = search_orientations(checked, task, points)
+    if np.array_equal(checked.affine, registration.affine):
+        # measured as without a check
+        before, after = registration.metric_before, registration.metric_after
+        checked = replace(checked, metric_before=before, metric_after=after)
+    return with_mirror_check(checked, task)
 
 
 def register_affine(
@@ -171,7 +176,7 @@ def register_affine(
     )
     if registration.prominence < MIN_PROMINENCE:
         first = best_starts(
-            task.overlay, [(centre, target)], count=STARTS, scale=float(np.cbrt(ratio))
+            task.overlay, [(centre, target)], count=TEMPLATE_STARTS, scale=float(np.cbrt(ratio))
         )
         registration = search_affine_orientations(registration, similarity, task, first)
     return _with_overlap(registration, moving.with_data(brain), fixed.with_data(inside))

@@ -33,8 +33,8 @@ BETTER_THAN_HEADER = 1.05
 """Smallest ratio of information for which another orientation replaces that of the header."""
 SAME_MM = 5.0
 """Ends within this distance are one optimum: less than a voxel at 8 mm."""
-STARTS = 24
-"""Orientations from which a search starts, besides the header's."""
+STARTS, TEMPLATE_STARTS = 24, 6
+"""Orientations from which searches of a head and of a brain start, besides the header's."""
 REFINED = 3
 """Largest number of ends that are refined and compared at 2 mm."""
 NEARLY_BEST = 0.85
@@ -67,7 +67,10 @@ def make_task(
     *,
     wide: pyramid.Level | None = None,
 ) -> Task:
-    """Build the data that the searches of one registration share; ``wide`` becomes sparse."""
+    """Build the data that the searches of one registration share.
+
+    The sparse level is made from ``wide`` if given, otherwise from ``coarse``.
+    """
     sparse = pyramid.sparser(wide or coarse)
     overlay = Overlay.of(sparse.fixed, np.asarray(sparse.inside.data, bool), sparse.moving)
     return Task(kind, fine, coarse, sparse, overlay, centre, seed, threads)
