@@ -1,6 +1,7 @@
 # make demo   installs, writes a small synthetic dataset, segments it, says where the reports are
 # make test   installs and runs the tests, without those that are marked as slow
 # make slow   the slow tests: trainings, real heads, damaged datasets
+# make lint   ruff, mypy and import rules
 # make unit   the fast suite: neither whole runs nor a browser; with TIMES=5, five times over
 # make coverage  the fast suite, and which of the package's lines and branches it runs
 # make docs   builds the documentation into site/, and fails on any warning
@@ -31,7 +32,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: demo test slow unit coverage lint audit install install-test docs containers launch slurm ecosystem image-size sbom clean help
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' \
@@ -59,7 +60,7 @@ install: $(VENV)/installed
 install-test: $(VENV)/installed-test
 
 demo: $(VENV)/installed
-	$(BIN)/msseg-demo $(DEMO)/bids
+	$(BIN)/msseg-demo $(DEMO)/bids --participants 2
 	$(BIN)/msseg $(DEMO)/bids $(DEMO)/out participant group --fill-lesions --atlas sides
 	$(BIN)/msseg-demo score $(DEMO)/bids $(DEMO)/out
 	@echo "reports: $(DEMO)/out/group_lesions.html and $(DEMO)/out/sub-*.html"

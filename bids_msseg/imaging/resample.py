@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -50,9 +52,11 @@ def resample(
     kind = volume.data.dtype if order == 0 else np.dtype(np.float32)
     if same_grid:
         return Volume(volume.data.astype(kind), affine)
-    turned = reoriented(volume.data, snapped(chain), shape)
-    if turned is not None:
-        return Volume(turned.astype(kind), affine)
+    moved = reoriented(volume.data, snapped(chain), shape)
+    if moved is None and order < 2:
+        moved = scaled_axes(volume.data, snapped(chain), shape, order, fill)
+    if moved is not None:
+        return Volume(moved.astype(kind), affine)
     source = volume.data.astype(np.uint8) if volume.data.dtype == bool else volume.data
     moved = ndimage.affine_transform(
         source.astype(np.float32) if order else source,
@@ -72,7 +76,7 @@ def reoriented(
     # the same values as by interpolation, but much faster
     turn, shift = matrix[:3, :3], matrix[:3, 3]
     size = np.abs(turn)
-    if not (np.isin(size, (0, 1)).all() and (size.sum(0) == 1).all() and (size.sum(1) == 1).all()):
+    if not (_has_parallel_axes(turn) and np.isin(size, (0, 1)).all()):
         return None
     ends = np.stack([shift, turn @ (np.array(shape) - 1) + shift])
     if (shift % 1).any() or ends.min() < 0 or (ends.max(0) >= data.shape).any():
@@ -84,6 +88,52 @@ def reoriented(
         end = start + step * shape[axis]
         cut.append(slice(start, None if end < 0 else end, step))
     return np.ascontiguousarray(data[tuple(cut)].transpose(np.argsort(axes)))
+
+
+def scaled_axes(
+    data: NDArray[Any], matrix: Affine, shape: tuple[int, ...], order: int, fill: float
+) -> NDArray[Any] | None:
+    """Interpolate along one axis at a time if ``matrix`` (target to source) does not rotate.
+
+    Order 0 or 1. The values of ``scipy.ndimage.affine_transform``, several times faster.
+    """
+    turn, shift = matrix[:3, :3], matrix[:3, 3]
+    if not _has_parallel_axes(turn):
+        return None
+    axes = np.abs(turn).argmax(1)
+    moved: NDArray[Any] = data.astype(np.float32) if order else data
+    outside = []
+    # axes that shrink come first; padding does not change the order, and so no rounding
+    for axis in sorted(range(3), key=lambda axis: -abs(turn[axis, axes[axis]])):
+        at = shift[axis] + turn[axis, axes[axis]] * np.arange(shape[axes[axis]])
+        outside.append((axis, (at < 0) | (at > data.shape[axis] - 1)))
+        moved = _along(moved, axis, np.clip(at, 0, data.shape[axis] - 1), order)
+    for axis, beyond in outside:
+        np.moveaxis(moved, axis, 0)[beyond] = fill
+    return np.ascontiguousarray(moved.transpose(np.argsort(axes)))
+
+
+def _along(data: NDArray[Any], axis: int, at: NDArray[np.float64], order: int) -> NDArray[Any]:
+    """Interpolate along one axis at voxel coordinates within the image."""
+    if order == 0:
+        return np.take(data, np.floor(at + 0.5).astype(int), axis)
+    low = np.floor(at).astype(int)
+    high = np.minimum(low + 1, data.shape[axis] - 1)
+    weight = (at - low).astype(np.float32)
+    weight = weight.reshape([-1 if side == axis else 1 for side in range(3)])
+    lower = np.take(data, low, axis)
+    moved: NDArray[Any] = np.take(data, high, axis)
+    # this form keeps a constant exactly
+    moved -= lower
+    moved *= weight
+    moved += lower
+    return moved
+
+
+def _has_parallel_axes(turn: NDArray[np.float64]) -> bool:
+    """Return whether a matrix only permutes, flips and scales axes."""
+    used = turn != 0
+    return bool((used.sum(0) == 1).all() and (used.sum(1) == 1).all())
 
 
 def inverse(affine: Affine) -> Affine:

@@ -99,7 +99,11 @@ def fill_lesions(
     # float64: the mean of equal intensities is that intensity
     counted = normal > 0
     mean = float(np.average(image[counted], weights=normal[counted].astype(float)))
-    box = bounding_box(inside, margin=int(np.ceil(REACH_SD * SCALES_MM[0] / edges.min())))
+    # normal white matter further away does not count
+    near = bounding_box(inside, margin=int(np.ceil(REACH_SD * SCALES_MM[0] / edges.min())))
+    used = np.zeros(image.shape, bool)
+    used[near] = counted[near] | inside[near]
+    box = bounding_box(used, margin=int(np.ceil(BORDER_MM / edges.min())) + 1)
     distance = ndimage.distance_transform_edt(~inside[box], sampling=edges).astype(np.float32)
     # voxels of adjacent thick slices may contain part of a lesion as well
     normal[box][(distance <= BORDER_MM) | ndimage.binary_dilation(inside[box])] = 0

@@ -8,7 +8,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from bids_msseg.imaging.resample import mask_onto, reoriented, resample, smooth_before_coarser
+from bids_msseg.imaging.resample import (
+    mask_onto,
+    reoriented,
+    resample,
+    scaled_axes,
+    smooth_before_coarser,
+)
 from bids_msseg.imaging.volume import Affine, Volume
 
 from .conftest import rigid
@@ -173,3 +179,37 @@ def test_permuted_and_flipped_axes_need_no_interpolation(
 )
 def test_other_grids_are_interpolated(matrix: Affine) -> None:
     assert reoriented(np.ones((4, 4, 4)), matrix, (4, 4, 4)) is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    axes=st.permutations((0, 1, 2)),
+    scale=st.tuples(*[st.sampled_from((-2.0, -1.0, -0.3, 0.3, 1.0, 1.7))] * 3),
+    shift=st.tuples(*[st.one_of(st.sampled_from((-0.5, 0.0, 0.5, 6.0)), st.floats(-3, 9))] * 3),
+    sizes=st.tuples(*[st.integers(1, 8)] * 6),
+    order=st.sampled_from((0, 1)),
+)
+def test_parallel_axes_are_interpolated_one_by_one(
+    axes: list[int],
+    scale: tuple[float, ...],
+    shift: tuple[float, ...],
+    sizes: tuple[int, ...],
+    order: int,
+) -> None:
+    data = np.random.default_rng(0).normal(size=sizes[:3]).astype(np.float32)
+    matrix = np.eye(4)
+    matrix[:3, :3] = 0
+    matrix[range(3), axes] = scale
+    matrix[:3, 3] = np.round(shift, 3)
+    found = scaled_axes(data, matrix, sizes[3:], order, -7.0)
+    assert found is not None
+    expected = ndimage.affine_transform(
+        data, matrix, output_shape=sizes[3:], order=order, cval=-7.0
+    )
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-6 if order else 0)
+
+
+def test_axes_that_are_not_parallel_are_left_to_scipy() -> None:
+    matrix = rigid((0, 0, 10), (0, 0, 0))
+    assert scaled_axes(np.ones((4, 4, 4)), matrix, (4, 4, 4), 1, 0.0) is None
