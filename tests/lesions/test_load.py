@@ -192,6 +192,14 @@ class TestTable:
         reason="",
     )
 
+    def test_fields_of_rows_in_older_work_folders_are_the_required_ones(self) -> None:
+        fields = dataclasses.fields(LesionRow)
+        required = {field.name for field in fields if field.default is dataclasses.MISSING}
+        assert required == {
+            "index", "volume_mm3", "n_voxels", "centroid", "centroid_template", "p_cnn1",
+            "p_final", "p_cnn2_lesion", "region", "shares", "status", "reason",
+        }  # fmt: skip
+
     def test_row_is_formatted_as_table_cells(self) -> None:
         assert rows_to_table([self.ROW]) == [
             {
