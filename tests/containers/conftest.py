@@ -216,14 +216,33 @@ def build_below_scratch(clock: Clock, scratch: Path, words: Sequence[object]) ->
         call([CTR, "registry-stop"])
 
 
+DEMO_OPTIONS = ("--fast", "--fill-lesions", "--atlas", "sides", "--lesion-roi")
+TRUTH = "own={bids}/derivatives/truth"
+AGAIN = ("--threshold", "0.7", "--exclude-masks", TRUTH)
+"""What the networks are not run again for."""
+COMMANDS: Mapping[str, Sequence[Sequence[str]]] = {
+    "demo": (
+        ("msseg", "{bids}", "{out}", "participant", "group", *DEMO_OPTIONS),
+        ("msseg", "{bids}", "{out}", "participant", "group", *DEMO_OPTIONS, *AGAIN),
+        ("msseg", "{bids}", "{out}", "group", "--threshold-sweep"),
+        ("msseg-check", "{bids}", "{out}", "--draws", "1", "--max-visits", "1"),
+    ),
+    "given": (("msseg", "{bids}", "{out}", "participant", "group", "--lesion-masks", TRUTH),),
+}
+"""All functions that need no other segmenter, by dataset."""
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """An input dataset, arguments of the app, and its outputs without a container."""
+    """An input dataset, commands for it, and their outputs without a container."""
 
-    name: str
     bids: Path
-    words: Sequence[str]
+    commands: Sequence[Sequence[str]]
     bare: Path
+
+    def inside(self) -> list[list[str]]:
+        """Return the commands with the paths inside a container."""
+        return [[word.format(bids="/bids", out="/out") for word in one] for one in self.commands]
 
 
 @dataclass
@@ -234,15 +253,15 @@ class Datasets:
     clock: Clock
     done: dict[str, Dataset] = field(default_factory=dict)
 
-    def demo(self) -> Dataset:
+    def demo(self, name: str = "demo") -> Dataset:
         """Return a coarse dataset of ``msseg-demo``: two visits of one participant."""
-        if "demo" not in self.done:
-            bids = self.scratch / "demo" / "bids"
+        if name not in self.done:
+            bids = self.scratch / name / "bids"
             words = ["-m", "bids_msseg.cli.demo", bids, "--grid", "coarse"]
             ended = call([sys.executable, *words, "--participants", "1"])
             assert ended.code == 0, ended.err
-            self._run("demo", bids, ["participant", "group", "--fast"])
-        return self.done["demo"]
+            self._run(name, bids, COMMANDS[name])
+        return self.done[name]
 
     def head(self, shared_data: Path) -> Dataset:
         """Return a dataset with the FLAIR of one raw head."""
@@ -253,15 +272,17 @@ class Datasets:
             shutil.copyfile(raw / "dataset_description.json", bids / "dataset_description.json")
             for folder in (bids, *bids.rglob("*/")):
                 folder.chmod(0o755)
-            self._run("head", bids, ["participant", "group"])
+            self._run("head", bids, [("msseg", "{bids}", "{out}", "participant", "group")])
         return self.done["head"]
 
-    def _run(self, name: str, bids: Path, words: Sequence[str]) -> None:
+    def _run(self, name: str, bids: Path, commands: Sequence[Sequence[str]]) -> None:
         out = self.scratch / name / "bare"
-        program = [sys.executable, "-m", "bids_msseg", bids, out, *words]
-        ended = self.clock.time(f"{name}, bare", program)
-        assert ended.code == 0, ended.err
-        self.done[name] = Dataset(name, bids, words, out)
+        for number, (program, *words) in enumerate(commands, 1):
+            start = Path(sys.executable).with_name(program)
+            filled = [word.format(bids=bids, out=out) for word in words]
+            ended = self.clock.time(f"{name}, command {number}, bare", [start, *filled])
+            assert ended.code == 0, ended.err
+        self.done[name] = Dataset(bids, commands, out)
 
 
 @pytest.fixture(scope="session")

@@ -32,15 +32,22 @@ def test_image_without_arguments_shows_help(apptainer: Any, tools: Any) -> None:
     assert "BIDS_DIR" in ended.out
 
 
+@pytest.mark.parametrize("kind", ["demo", "given"])
 def test_demo_results_equal_those_without_container(
-    apptainer: Any, datasets: Any, tools: Any, clock: Any, scratch: Path
+    apptainer: Any, datasets: Any, tools: Any, clock: Any, scratch: Path, kind: str
 ) -> None:
     """``apptainer run --cleanenv --containall -B BIDS:/bids:ro -B OUT:/out IMAGE ...``."""
-    data = datasets.demo()
-    out = tools.open_folder(scratch / "demo" / "apptainer")
+    data = datasets.demo(kind)
+    out = tools.open_folder(scratch / kind / "apptainer")
     binds = {data.bids: "/bids:ro", out: "/out"}
-    ended = clock.time("demo, apptainer", apptainer.command(["/bids", "/out", *data.words], binds))
-    assert ended.code == 0, ended.err
+    for number, (program, *words) in enumerate(data.inside(), 1):
+        # msseg is what the image runs
+        asked = {"action": "run"} if program == "msseg" else {"action": "exec"}
+        command = words if program == "msseg" else [program, *words]
+        ended = clock.time(
+            f"{kind}, command {number}, apptainer", apptainer.command(command, binds, **asked)
+        )
+        assert ended.code == 0, ended.err
     assert tools.results(out) == tools.results(data.bare)
     assert tools.names(out) == tools.names(data.bare)
     about = json.loads((out / "dataset_description.json").read_text())
@@ -57,7 +64,7 @@ def test_raw_head_with_read_only_root_and_unused_home(
     out = tools.open_folder(scratch / "head" / "apptainer")
     work = tools.open_folder(scratch / "head" / "apptainer-work")
     script = 'msseg "$@" >&2 && find "$HOME" /tmp /var/tmp -type f && ! touch /opt/x 2> /dev/null'
-    asked = ["sh", "-c", script, "sh", "/bids", "/out", *data.words, "--work-dir", "/work"]
+    asked = ["sh", "-c", script, *data.inside()[0], "--work-dir", "/work"]
     binds = {data.bids: "/bids:ro", out: "/out", work: "/work"}
     ended = clock.time("head, apptainer", apptainer.command(asked, binds, action="exec"))
     assert ended.code == 0, ended.err

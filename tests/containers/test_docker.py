@@ -79,27 +79,31 @@ def test_sbom_lists_all_locked_packages(docker: Any, tools: Any) -> None:
     assert {canonicalize_name(name) for name in names} | {"torch"} <= listed.keys()
 
 
+@pytest.mark.parametrize("kind", ["demo", "given"])
 def test_demo_results_equal_those_without_container(
-    docker: Any, datasets: Any, tools: Any, clock: Any, scratch: Path
+    docker: Any, datasets: Any, tools: Any, clock: Any, scratch: Path, kind: str
 ) -> None:
     """``docker run -v BIDS:/bids:ro -v OUT:/out msseg /bids /out participant``.
 
     Only a caller who is neither root nor the image's own user must add ``--user``.
     """
-    data = datasets.demo()
-    out = tools.open_folder(scratch / "demo" / "docker")
+    data = datasets.demo(kind)
+    out = tools.open_folder(scratch / kind / "docker")
     name = f"msseg-{scratch.name}"
     binds = {data.bids: "/bids:ro", out: "/out"}
     options = [f"--name={name}", *tools.as_user()]
-    words = docker.command(["/bids", "/out", *data.words], binds, options=options)
-    try:
-        ended = clock.time("demo, docker", words)
-        assert ended.code == 0, ended.err
-        changed = tools.call([*docker.program, "diff", name])
-    finally:
-        tools.call([*docker.program, "rm", "--force", name])
-    assert changed.code == 0, changed.err
-    assert [line for line in changed.out.splitlines() if not re.fullmatch(LAID, line)] == []
+    for number, (program, *words) in enumerate(data.inside(), 1):
+        # msseg is what the image starts
+        entrypoint = "" if program == "msseg" else program
+        command = docker.command(words, binds, options=options, entrypoint=entrypoint)
+        try:
+            ended = clock.time(f"{kind}, command {number}, docker", command)
+            assert ended.code == 0, ended.err
+            changed = tools.call([*docker.program, "diff", name])
+        finally:
+            tools.call([*docker.program, "rm", "--force", name])
+        assert changed.code == 0, changed.err
+        assert [line for line in changed.out.splitlines() if not re.fullmatch(LAID, line)] == []
     assert tools.results(out) == tools.results(data.bare)
     assert tools.names(out) == tools.names(data.bare)
     about = json.loads((out / "dataset_description.json").read_text())
@@ -118,7 +122,7 @@ def test_raw_head_in_hardened_container(
     out = tools.open_folder(scratch / "head" / "docker", STRANGER)
     work = tools.open_folder(scratch / "head" / "docker-work", STRANGER)
     script = 'msseg "$@" >&2 && ls -A /tmp && ! touch /opt/x 2> /dev/null'
-    asked = ["-c", script, "sh", "/bids", "/out", *data.words, "--work-dir", "/work"]
+    asked = ["-c", script, *data.inside()[0], "--work-dir", "/work"]
     binds = {data.bids: "/bids:ro", out: "/out", work: "/work"}
     options = [*HARDENED, *tools.as_user(STRANGER)]
     words = docker.command(asked, binds, options=options, entrypoint="sh")
