@@ -3,7 +3,9 @@
 ``python benchmarks/anatomy.py TRAIN_OUT BIDS_DIR [--tissue-maps FOLDER]``: TRAIN_OUT is what
 ``msseg-train`` wrote; the anatomy is that of networks which have not seen the patient
 (``held-out/``, else ``unseen/`` of the starting network). Ventricles: the classes ventricle and
-choroid plexus, at one half on the 1 mm grid, against ``label-ventricle`` masks. Tissues:
+choroid plexus, at one half, against ``label-ventricle`` masks: on the 1 mm grid, onto which the
+masks are interpolated, and on the FLAIR, on which they were drawn and the app writes its labels.
+Tissues:
 CSF, grey and white matter against ``<participant without sub->_dseg.nii.gz`` in FOLDER (1 CSF, 2
 grey, 3 white, 4 lesion), which is registered to the visit first; voxels of lesions are left out.
 The last line counts the visits in which choroid plexus is the most probable class of any voxel.
@@ -239,8 +241,14 @@ def print_dice(options: argparse.Namespace) -> None:
         if ventricle.is_file():
             truth = mask_onto(as_ras(load_volume(ventricle)), shape, affine)
             predicted = at_1_mm(anatomy[list(VENTRICLES)].sum(0), shape) >= 0.5
-            figures.setdefault("ventricles", []).append(dice(predicted, truth))
-            print(f"{visit}: ventricles {figures['ventricles'][-1]:.3f}", flush=True)
+            drawn = as_ras(load_volume(ventricle))
+            moved = resample(Volume(predicted, affine), drawn.shape, drawn.affine, order=0)
+            for grid, values in (
+                ("1 mm", (predicted, truth)),
+                ("FLAIR", (moved.data > 0, drawn.data > 0)),
+            ):
+                figures.setdefault(f"ventricles, {grid}", []).append(dice(*values))
+                print(f"{visit}: ventricles, {grid} {dice(*values):.3f}", flush=True)
         name = visit.removeprefix("sub-").partition("_")[0]
         path = options.tissue_maps and options.tissue_maps / f"{name}_dseg.nii.gz"
         if path and path.is_file():

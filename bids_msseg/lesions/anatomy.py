@@ -61,11 +61,7 @@ def own_anatomy(
     box = bounding_box(brain, margin=1)
     cut = {name: np.asarray(image[box], np.float32) for name, image in images.items()}
     inside, guess = brain[box], prior[box]
-    tissue, pool = (
-        inside & (guess == code)
-        for code in (RegionAnatomy.SUPRATENTORIAL, RegionAnatomy.VENTRICLE)
-    )
-    fluid = fluidity(cut, inside, tissue, pool)
+    fluid = fluidity(cut, inside, guess)
     if fluid is None:
         return _template_only(prior, "fluid is not darker than tissue on FLAIR")
     ventricles = _ventricles(fluid, inside, guess, np.asarray(spacing, float))
@@ -80,22 +76,12 @@ def own_anatomy(
 
 
 def fluidity(
-    images: Mapping[str, Array],
-    brain: Mask,
-    tissue: Mask,
-    pool: Mask,
-    *,
-    min_contrast: float | None = None,
+    images: Mapping[str, Array], brain: Mask, prior: NDArray[np.integer]
 ) -> NDArray[np.float32] | None:
-    """Map how fluid-like voxels are, from 0 to 1; None if FLAIR shows no fluid contrast.
-
-    ``tissue`` and ``pool`` are parenchyma and ventricles of the brain. ``min_contrast`` is in the
-    unit of the images; a share of the brightness of tissue if it is not given.
-    """
+    """Map how fluid-like voxels are, from 0 to 1; None if FLAIR shows no fluid contrast."""
     maps = {}
     for name, image in images.items():
-        bright = name in BRIGHT_FLUID
-        fluid_map = _fluidity_in_contrast(image, tissue, pool, bright, min_contrast)
+        fluid_map = _fluidity_in_contrast(image, brain, prior, bright=name in BRIGHT_FLUID)
         if fluid_map is not None:
             maps[name] = fluid_map
     if "FLAIR" not in maps:
@@ -107,16 +93,20 @@ def fluidity(
 
 
 def _fluidity_in_contrast(
-    image: Array, tissue: Mask, pool: Mask, bright: bool, min_contrast: float | None
+    image: Array, brain: Mask, prior: NDArray[np.integer], *, bright: bool
 ) -> Array | None:
     """Scale intensities from tissue (0) to fluid (1); None if their contrast is too low."""
-    if not tissue.any() or not pool.any():
+    tissue, pool = (
+        image[brain & (prior == code)]
+        for code in (RegionAnatomy.SUPRATENTORIAL, RegionAnatomy.VENTRICLE)
+    )
+    if not tissue.size or not pool.size:
         return None
-    level = float(np.median(image[tissue]))
+    level = float(np.median(tissue))
     rank = 100 - PURE_FLUID_PERCENTILE if bright else PURE_FLUID_PERCENTILE
-    fluid = float(np.percentile(image[pool], rank))
+    fluid = float(np.percentile(pool, rank))
     contrast = (fluid - level) * (1 if bright else -1)
-    if contrast <= (MIN_CONTRAST * level if min_contrast is None else min_contrast):
+    if contrast <= MIN_CONTRAST * level:
         return None
     return np.clip((image - level) / (fluid - level), 0, 1)
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from bids_msseg.imaging.resample import resample
 from bids_msseg.imaging.volume import Affine, Volume
-from bids_msseg.lesions.anatomy import FLUID_FROM, fluidity
 from bids_msseg.lesions.instances import bounding_box
 from bids_msseg.models.anatomy import CLASSES, LABELS, Anatomy
 
@@ -31,13 +30,6 @@ PARENCHYMA = (
 )
 VENTRICLES = (Anatomy.VENTRICLE, Anatomy.CHOROID_PLEXUS)
 """The choroid plexus lies inside the ventricles and counts as part of their volume."""
-FLUID_BORDERS = (Anatomy.WHITE_MATTER, Anatomy.DEEP_GREY)
-"""Tissue around the ventricles."""
-SURE_VENTRICLE = 0.7
-POSSIBLE_VENTRICLE = 0.2
-"""From this probability on, fluid on the images belongs to the ventricles."""
-MIN_FLUID_CONTRAST = 1.0
-"""Between fluid and tissue of the normalised images, in standard deviations of the brain."""
 SIDE_RATIO = (0.8, 1.25)
 """Assumed: hemispheres differ by a few percent; a half that failed differs by much more."""
 
@@ -47,14 +39,9 @@ def label_map(
     working_affine: Affine,
     brain: Volume,
     *,
-    images: Mapping[str, NDArray[np.float32]] | None = None,
     transform: Affine | None = None,
 ) -> NDArray[np.uint8]:
-    """Label a brain mask by the most probable class; ``transform``: its mm to working mm.
-
-    ``images`` are normalised contrasts on the grid of the mask. Their fluid sets the border of the
-    ventricles, where raters also count voxels that are partly fluid.
-    """
+    """Label a brain mask by the most probable class; ``transform``: its mm to working mm."""
     if len(posterior) != CLASSES:
         raise ValueError(f"{len(posterior)} classes of anatomy, not {CLASSES}")
     labels = np.zeros(brain.shape, np.uint8)
@@ -62,19 +49,13 @@ def label_map(
     inside = brain.data[box] != 0
     if inside.size:
         corner = brain.affine @ _translation([side.start for side in box])
-        cut = {name: image[box] for name, image in (images or {}).items()}
-        grid = Volume(inside, corner)
-        classes = _most_probable(posterior, working_affine, grid, cut, transform)
+        classes = _most_probable(posterior, working_affine, Volume(inside, corner), transform)
         labels[box] = np.where(inside, classes, 0)
     return labels
 
 
 def _most_probable(
-    posterior: NDArray[np.floating],
-    affine: Affine,
-    grid: Volume,
-    images: Mapping[str, NDArray[np.float32]],
-    transform: Affine | None,
+    posterior: NDArray[np.floating], affine: Affine, grid: Volume, transform: Affine | None
 ) -> NDArray[np.uint8]:
     # voxel 0 of 2 mm lies between voxels 0 and 1 of 1 mm; a rim repeats the voxels at the border
     coarse = affine @ _translation([-1.5, -1.5, -1.5]) @ np.diag([2.0, 2.0, 2.0, 1.0])
@@ -89,32 +70,15 @@ def _most_probable(
 
     plexus = share(Anatomy.CHOROID_PLEXUS)
     best_share = share(*VENTRICLES)
-    fluid = None
-    if images:
-        tissue = grid.data & (share(*FLUID_BORDERS) >= 0.5)
-        pool = grid.data & (best_share >= 0.5)
-        fluid = fluidity(images, grid.data, tissue, pool, min_contrast=MIN_FLUID_CONTRAST)
     # ventricle and plexus compete with the other classes together, then with each other
     best_label = np.where(2 * plexus > best_share, Anatomy.CHOROID_PLEXUS, Anatomy.VENTRICLE)
     best_label = np.where(best_share > 0, best_label, 0).astype(np.uint8)
-    if fluid is not None:
-        best_share = _with_fluid(best_share, plexus, fluid)
     for label in (label for label in LABELS if label not in VENTRICLES):
         candidate = share(label)
         better = candidate > best_share
         best_share[better] = candidate[better]
         best_label[better] = label
     return best_label
-
-
-def _with_fluid(
-    ventricles: NDArray[np.floating], plexus: NDArray[np.floating], fluid: NDArray[np.float32]
-) -> NDArray[np.floating]:
-    """Raise or lower the probability of ventricles at their border by the share of fluid."""
-    uncertain = (ventricles >= POSSIBLE_VENTRICLE) & (ventricles < SURE_VENTRICLE)
-    # the choroid plexus is not fluid
-    uncertain &= 2 * plexus <= ventricles
-    return np.where(uncertain, np.where(fluid >= FLUID_FROM, 1, 0), ventricles)
 
 
 def _translation(voxels: list[float] | list[int]) -> Affine:

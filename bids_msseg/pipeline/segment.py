@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bids_msseg.imaging.normalise import CONTRASTS, Stack
+from bids_msseg.imaging.normalise import Stack
 from bids_msseg.imaging.volume import Volume
 
 __all__ = ["segment_stack"]
@@ -60,15 +60,9 @@ def segment_stack(
 
     engine, cascade = choose_engine(device), load_cascade(model)
     inputs = stack.data, stack.present, stack.brain, engine
-    images = {
-        name: image
-        for name, image, there in zip(CONTRASTS, stack.data, stack.present, strict=True)
-        if there
-    }
     if anatomy_only:
         prediction, inside = run_first_network(cascade.candidate, *inputs, fast=fast)
-        mask = Volume(inside.mask, stack.affine)
-        labels = label_map(prediction.anatomy, stack.affine, mask, images=images)
+        labels = label_map(prediction.anatomy, stack.affine, Volume(inside.mask, stack.affine))
         return {"anatomy": Volume(labels, stack.affine)}
     result = segment(cascade, *inputs, slice_mm=stack.slice_mm, fast=fast)
     brain = Volume(result.brain.mask, stack.affine)
@@ -77,6 +71,6 @@ def segment_stack(
         "candidate": np.rint(result.candidate * CANDIDATE_STEPS) / np.float32(CANDIDATE_STEPS),
         "lesion": result.lesion,
         "candidates": result.candidates.astype(np.uint8),
-        "anatomy": label_map(result.anatomy, stack.affine, brain, images=images),
+        "anatomy": label_map(result.anatomy, stack.affine, brain),
     }
     return {name: Volume(data, stack.affine) for name, data in maps.items()}

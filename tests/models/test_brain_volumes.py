@@ -116,57 +116,6 @@ class TestLabelMap:
         brain = Volume(np.ones((4, 4, 4), bool), np.eye(4))
         assert np.unique(label_map(soft, np.eye(4), brain)).tolist() == [A.SULCAL_FLUID]
 
-    @pytest.mark.parametrize(
-        ("ventricle", "flair", "expected"),
-        [
-            (0.3, -3.0, A.VENTRICLE),  # fluid
-            (0.3, -1.0, A.VENTRICLE),  # a third of it
-            (0.3, 0.0, A.WHITE_MATTER),
-            (0.6, 0.0, A.WHITE_MATTER),  # no fluid
-            (0.6, 2.0, A.WHITE_MATTER),  # brighter than tissue: a lesion
-            (0.8, 0.0, A.VENTRICLE),  # sure
-            (0.1, -3.0, A.WHITE_MATTER),
-        ],
-    )
-    def test_fluid_sets_the_border_of_the_ventricles(
-        self, ventricle: float, flair: float, expected: Anatomy
-    ) -> None:
-        soft, images = self.border(flair, ventricle=ventricle, white_matter=1 - ventricle)
-        brain = Volume(np.ones((16, 4, 4), bool), np.eye(4))
-        labels = label_map(soft, np.eye(4), brain, images=images)
-        # the centre, which interpolation does not reach
-        assert np.unique(labels[5:7]).tolist() == [expected]
-        assert np.unique(labels[:3]).tolist() == [A.VENTRICLE]
-        assert np.unique(labels[9:]).tolist() == [A.WHITE_MATTER]
-
-    @pytest.mark.parametrize("flair", [-3.0, 0.0])
-    def test_fluid_does_not_change_the_choroid_plexus(self, flair: float) -> None:
-        soft, images = self.border(flair, choroid_plexus=0.5, ventricle=0.1, white_matter=0.4)
-        brain = Volume(np.ones((16, 4, 4), bool), np.eye(4))
-        labels = label_map(soft, np.eye(4), brain, images=images)
-        assert np.unique(labels[5:7]).tolist() == [A.CHOROID_PLEXUS]
-
-    def test_images_without_contrast_change_nothing(self) -> None:
-        soft, images = self.border(-0.9, ventricle=0.3, white_matter=0.7)
-        images = {"FLAIR": np.clip(images["FLAIR"], -0.9, 0)}
-        brain = Volume(np.ones((16, 4, 4), bool), np.eye(4))
-        np.testing.assert_array_equal(
-            label_map(soft, np.eye(4), brain, images=images), label_map(soft, np.eye(4), brain)
-        )
-
-    @staticmethod
-    def border(
-        flair: float, **shares: float
-    ) -> tuple[NDArray[np.float16], dict[str, NDArray[np.float32]]]:
-        """Fluid of -3, a border of the given brightness and probabilities, tissue of 0."""
-        soft = posterior((8, 2, 2))
-        soft[A.VENTRICLE, :2], soft[A.WHITE_MATTER, 4:] = 1, 1
-        for name, share in shares.items():
-            soft[A[name.upper()], 2:4] = share
-        image = np.zeros((16, 4, 4), np.float32)
-        image[:4], image[4:8] = -3, flair
-        return soft, {"FLAIR": image}
-
     def test_voxels_without_prediction_have_no_label(self) -> None:
         brain = Volume(np.ones((4, 4, 4), bool), np.eye(4))
         assert not label_map(posterior((2, 2, 2)), np.eye(4), brain).any()
