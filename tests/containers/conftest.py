@@ -306,7 +306,7 @@ def as_user(owner: int = IMAGES_OWN) -> list[str]:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """Return the decompressed images and the tables of an output folder by path."""
+    """Return the decompressed images and the tables of an output folder by path, without times."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
@@ -315,8 +315,15 @@ def results(folder: Path) -> dict[str, bytes]:
         if path.name.endswith(".nii.gz"):
             found[name.as_posix()] = gzip.decompress(path.read_bytes())
         elif path.suffix == ".tsv":
-            found[name.as_posix()] = path.read_bytes()
+            found[name.as_posix()] = without_times(path.read_bytes())
     return found
+
+
+def without_times(table: bytes) -> bytes:
+    """Return a table without its column ``seconds``."""
+    rows = [line.split(b"\t") for line in table.splitlines()]
+    kept = [number for number, name in enumerate(rows[0]) if name != b"seconds"]
+    return b"\n".join(b"\t".join(row[number] for number in kept) for row in rows)
 
 
 def names(folder: Path) -> set[str]:
