@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 TARGET = Path(__file__).resolve().parents[1] / "figures" / "raw_visits.png"
-WIDTH = 560
+WIDTH = 480
 ROWS_SHOWN = (0.215, 0.635)
 """Part of the height of a picture with these slices."""
 
@@ -53,7 +53,7 @@ def main() -> None:
     for number, row in enumerate(rows):
         for column, part in enumerate(row):
             page.paste(part, (column * WIDTH, number * height))
-    page.quantize(128).save(TARGET, optimize=True)
+    page.quantize(64).save(TARGET, optimize=True)
 
 
 if __name__ == "__main__":
