@@ -239,6 +239,7 @@ class Dataset:
     bids: Path
     commands: Sequence[Sequence[str]]
     bare: Path
+    after_each: Sequence[Mapping[str, bytes]]  # images and tables after every command
 
     def inside(self) -> list[list[str]]:
         """Return the commands with the paths inside a container."""
@@ -277,12 +278,14 @@ class Datasets:
 
     def _run(self, name: str, bids: Path, commands: Sequence[Sequence[str]]) -> None:
         out = self.scratch / name / "bare"
+        after_each = []
         for number, (program, *words) in enumerate(commands, 1):
             start = Path(sys.executable).with_name(program)
             filled = [word.format(bids=bids, out=out) for word in words]
             ended = self.clock.time(f"{name}, command {number}, bare", [start, *filled])
             assert ended.code == 0, ended.err
-        self.done[name] = Dataset(bids, commands, out)
+            after_each.append(results(out))
+        self.done[name] = Dataset(bids, commands, out, after_each)
 
 
 @pytest.fixture(scope="session")

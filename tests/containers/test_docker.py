@@ -92,19 +92,19 @@ def test_demo_results_equal_those_without_container(
     name = f"msseg-{scratch.name}"
     binds = {data.bids: "/bids:ro", out: "/out"}
     options = [f"--name={name}", *tools.as_user()]
-    for number, (program, *words) in enumerate(data.inside(), 1):
+    for number, (program, *words) in enumerate(data.inside()):
         # msseg is what the image starts
         entrypoint = "" if program == "msseg" else program
         command = docker.command(words, binds, options=options, entrypoint=entrypoint)
         try:
-            ended = clock.time(f"{kind}, command {number}, docker", command)
+            ended = clock.time(f"{kind}, command {number + 1}, docker", command)
             assert ended.code == 0, ended.err
             changed = tools.call([*docker.program, "diff", name])
         finally:
             tools.call([*docker.program, "rm", "--force", name])
         assert changed.code == 0, changed.err
         assert [line for line in changed.out.splitlines() if not re.fullmatch(LAID, line)] == []
-    assert tools.results(out) == tools.results(data.bare)
+        assert tools.results(out) == data.after_each[number]
     assert tools.names(out) == tools.names(data.bare)
     about = json.loads((out / "dataset_description.json").read_text())
     container = {"Type": "docker", "Tag": f"msseg:{__version__}"}
