@@ -85,12 +85,11 @@ def _prepare_images(item: LabelledFiles, threads: int) -> LabelledVisit:
     from bids_msseg.training.data.cohort import prepare_raw_visit, prepare_visit, share_a_grid
 
     name, images = item.visit.key, item.visit.contrasts
+    masks = item.learnt, item.ventricles
     if item.brain_given and share_a_grid(images):
-        return prepare_visit(name, item.site, images, item.brain, item.learnt, threads=threads)
+        return prepare_visit(name, item.site, images, item.brain, *masks, threads=threads)
     given_brain = item.brain if item.brain_given else None
-    visit, brain = prepare_raw_visit(
-        name, item.site, images, given_brain, item.learnt, threads=threads
-    )
+    visit, brain = prepare_raw_visit(name, item.site, images, given_brain, *masks, threads=threads)
     if not item.brain_given:
         mask = brain.with_data(brain.data > 0)
         write_atomic(item.brain, lambda path: save_volume(mask, path))
@@ -99,7 +98,8 @@ def _prepare_images(item: LabelledFiles, threads: int) -> LabelledVisit:
 
 def _input_files(item: LabelledFiles) -> dict[str, Path]:
     brain = {"brain": item.brain} if item.brain_given else {}
-    return {**item.visit.contrasts, **brain, "truth": item.learnt}
+    ventricles = {"ventricles": item.ventricles} if item.ventricles else {}
+    return {**item.visit.contrasts, **brain, "truth": item.learnt, **ventricles}
 
 
 def _make_record(item: LabelledFiles) -> dict[str, Any]:

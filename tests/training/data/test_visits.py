@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from bids_msseg.training.data.visits import LabelledVisit, find_places, load_visit, save_visit
 
@@ -36,9 +37,11 @@ def test_visit_without_lesions_has_no_lesion_places() -> None:
     assert find_places(_visit(np.zeros((3, 3, 3)))).lesions == ()
 
 
-def test_saved_visit_is_loaded_unchanged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("labelled", [False, True])
+def test_saved_visit_is_loaded_unchanged(labelled: bool, tmp_path: Path) -> None:
     visit = _visit(np.random.default_rng(0).random((4, 3, 2)))
-    visit = replace(visit, slice_mm=7.5)
+    ventricles = np.ones((4, 3, 2), np.float16) if labelled else None
+    visit = replace(visit, slice_mm=7.5, ventricles=ventricles)
     assert visit.thick
     save_visit(visit, tmp_path / "one.npz")
     again = load_visit(tmp_path / "one.npz")
