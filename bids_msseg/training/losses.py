@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.models.engine import Engine
 from bids_msseg.models.lesion_anatomy import LesionAnatomyNet
 from bids_msseg.models.lesion_refinement import Crops, LesionRefinementNet
@@ -15,9 +13,6 @@ from bids_msseg.models.lesion_refinement import Crops, LesionRefinementNet
 SMOOTH = 10.0
 """Voxels added to both sides of the Dice of lesions, so that sub-images without lesion count."""
 ANATOMY_WEIGHT = 0.5
-LARGE_VOXELS = 1000
-"""Size of lesions above which voxels have a weight of 1."""
-MAX_SIZE_WEIGHT = 5.0
 FOCAL_WEIGHT = 4.0
 PARTIAL_LABEL_MIN_SUM = 1.5
 """Sum of the shares of a voxel above which it has several possible classes."""
@@ -30,25 +25,9 @@ def lesion_loss(logits: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     every voxel with a share above half the Dice, of which thick slices have many.
     """
     probability, lesion = torch.sigmoid(logits), (share >= 0.5).to(share.dtype)
-    weight = size_weights(lesion)
-    overlap = 2 * (weight * probability * lesion).sum() + SMOOTH
-    dice = overlap / ((weight * (probability + lesion)).sum() + SMOOTH)
-    return 2 * F.binary_cross_entropy_with_logits(logits, share, weight) + 1 - dice, dice
-
-
-def size_weights(lesion: Tensor) -> Tensor:
-    """Return weights of voxels (N, 1, X, Y, Z): up to 5 in small lesions, 1 elsewhere.
-
-    A weaker form of the inverse weights of Shirokikh et al. 2020, doi:10.1007/978-3-030-59719-1_51.
-    """
-    weights = torch.ones_like(lesion)
-    for sample in range(len(lesion)):
-        labels = label_lesions(lesion[sample, 0].cpu().numpy(), voxel_volume=1.0)
-        sizes = np.bincount(labels.ravel())
-        by_lesion = np.clip(np.sqrt(LARGE_VOXELS / sizes), 1, MAX_SIZE_WEIGHT)
-        by_lesion[0] = 1
-        weights[sample, 0] = torch.from_numpy(by_lesion[labels]).to(weights)
-    return weights
+    overlap = 2 * (probability * lesion).sum() + SMOOTH
+    dice = overlap / (probability.sum() + lesion.sum() + SMOOTH)
+    return 2 * F.binary_cross_entropy_with_logits(logits, share) + 1 - dice, dice
 
 
 def anatomy_loss(logits: Tensor, shares: Tensor) -> Tensor:
