@@ -44,6 +44,7 @@ from bids_msseg.models.brain_volumes import (
     label_map,
     measure_volumes,
 )
+from bids_msseg.models.crops import pool
 from bids_msseg.training.context import TrainingContext
 from bids_msseg.training.data.visits import LabelledVisit
 from bids_msseg.training.protocol import read_output, run_on_visit
@@ -228,6 +229,18 @@ def print_rescan(options: argparse.Namespace) -> None:
         print(render(section), flush=True)
 
 
+def ventricle_dice(
+    posterior: NDArray[np.float32], drawn: Volume, shape: tuple[int, int, int], affine: Affine
+) -> dict[str, float]:
+    """Compare a posterior of 2 mm with a manual mask on the 1 mm grid and on that of the FLAIR."""
+    found = at_1_mm(posterior, shape) >= 0.5
+    moved = resample(Volume(found, affine), drawn.shape, drawn.affine, order=0)
+    return {
+        "1 mm": dice(found, mask_onto(drawn, shape, affine)),
+        "FLAIR": dice(moved.data > 0, drawn.data > 0),
+    }
+
+
 def print_dice(options: argparse.Namespace) -> None:
     manual = options.bids_dir / "derivatives" / "manual"
     figures: dict[str, list[float]] = {}
@@ -239,16 +252,15 @@ def print_dice(options: argparse.Namespace) -> None:
         plexus.append(bool((anatomy.argmax(0) == Anatomy.CHOROID_PLEXUS).any()))
         ventricle = mask.with_name(f"{visit}_space-FLAIR_label-ventricle_mask.nii.gz")
         if ventricle.is_file():
-            truth = mask_onto(as_ras(load_volume(ventricle)), shape, affine)
-            predicted = at_1_mm(anatomy[list(VENTRICLES)].sum(0), shape) >= 0.5
             drawn = as_ras(load_volume(ventricle))
-            moved = resample(Volume(predicted, affine), drawn.shape, drawn.affine, order=0)
-            for grid, values in (
-                ("1 mm", (predicted, truth)),
-                ("FLAIR", (moved.data > 0, drawn.data > 0)),
+            share = resample(drawn, shape, affine).data
+            for what, posterior in (
+                ("ventricles", anatomy[list(VENTRICLES)].sum(0)),
+                ("manual ventricles in 2 mm blocks", pool(share[None], 2)[0]),
             ):
-                figures.setdefault(f"ventricles, {grid}", []).append(dice(*values))
-                print(f"{visit}: ventricles, {grid} {dice(*values):.3f}", flush=True)
+                for grid, value in ventricle_dice(posterior, drawn, shape, affine).items():
+                    figures.setdefault(f"{what}, {grid}", []).append(value)
+                    print(f"{visit}: {what}, {grid} {value:.3f}", flush=True)
         name = visit.removeprefix("sub-").partition("_")[0]
         path = options.tissue_maps and options.tissue_maps / f"{name}_dseg.nii.gz"
         if path and path.is_file():
