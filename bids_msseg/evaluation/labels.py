@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bids_msseg import __version__
 from bids_msseg.bids.dataset import BIDS_VERSION
-from bids_msseg.bids.files import is_newer, read_json, write_atomic, write_json
+from bids_msseg.bids.files import is_newer, write_atomic, write_json
 from bids_msseg.bids.image_selection import misnamed
 from bids_msseg.bids.paths import visit_dir
 from bids_msseg.bids.visit import Visit, name_entities
@@ -132,13 +132,8 @@ def find_truth(labels_dir: Path, visit: Visit, *, space: str = "FLAIR") -> Path 
 
 
 def find_ventricles(labels_dir: Path, visit: Visit) -> Path | None:
-    """Find the manual mask of all ventricles of a visit, ``label-ventricle``, on the FLAIR grid.
-
-    A computed mask, whose sidecar has ``"Manual": false`` as that of msseg, is ignored.
-    """
-    masks = _masks_without_desc(labels_dir, visit, "ventricle", "FLAIR")
-    manual = (path for path in masks if read_json(_sidecar(path)).get("Manual") is not False)
-    return next(manual, None)
+    """Find the mask of all ventricles of a visit, ``label-ventricle``, on the FLAIR grid."""
+    return next(iter(_masks_without_desc(labels_dir, visit, "ventricle", "FLAIR")), None)
 
 
 def _masks_without_desc(labels_dir: Path, visit: Visit, label: str, space: str) -> list[Path]:
@@ -253,7 +248,7 @@ def _origin(sources: Sequence[Path], values: MaskValues) -> dict[str, Any]:
 
 
 def _sidecar(image: Path) -> Path:
-    return image.with_name(image.name.partition(".nii")[0] + ".json")
+    return image.with_name(image.name.replace(".nii.gz", ".json"))
 
 
 def read_sites(bids_dir: Path, column: str) -> dict[str, str]:

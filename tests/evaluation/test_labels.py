@@ -82,17 +82,6 @@ def test_find_ventricles_returns_mask_on_flair_grid(tmp_path: Path) -> None:
     assert find_ventricles(tmp_path, SESSION) is None
 
 
-@pytest.mark.parametrize(("manual", "found"), [(True, True), (False, False), (None, True)])
-def test_computed_ventricles_are_not_labels(
-    manual: bool | None, found: bool, tmp_path: Path
-) -> None:
-    mask = tmp_path / "sub-01/anat/sub-01_space-FLAIR_label-ventricle_mask.nii"
-    _touch(tmp_path, str(mask.relative_to(tmp_path)))
-    about = {} if manual is None else {"Manual": manual}
-    mask.with_suffix(".json").write_text(json.dumps(about))
-    assert (find_ventricles(tmp_path, PLAIN) is not None) is found
-
-
 def test_find_truth_prefers_label_recommended_by_bids(tmp_path: Path) -> None:
     _touch(
         tmp_path,
