@@ -43,7 +43,6 @@ class LabelledFiles:
     site: str
     share: Path | None = None  # of the raters that drew a voxel, 0 to 1
     brain_given: bool = True  # False if ``brain`` is written when the visit is prepared
-    ventricles: Path | None = None  # manual mask of all ventricles
 
     @property
     def learnt(self) -> Path:
@@ -85,8 +84,6 @@ def find_labelled(
     if n_computed:
         _describe(consensus)
         LOGGER.info("%d visits have no brain mask: it is computed as in msseg", n_computed)
-    if n_ventricles := sum(item.ventricles is not None for item in files):
-        LOGGER.info("%d visits have a mask of the ventricles", n_ventricles)
     fused = sum(item.share is not None for item in files)
     if 0 < fused < len(files):
         LOGGER.warning(
@@ -110,38 +107,30 @@ def _pair(
     stem = f"{visit.key}_space-FLAIR_desc-brain_mask.nii.gz"
     brain = visit.brain_mask or visit_dir(consensus, visit) / "anat" / stem
     truth, raters = find_truth(labels, visit), find_raters(labels, visit)
-    ventricles = find_ventricles(labels, visit)
     if truth is not None and raters:
         LOGGER.warning(
             "%s: using %s, not the masks of %d raters", visit.key, truth.name, len(raters)
         )
     if truth is not None or len(raters) == 1:
         mask = plain_mask(truth or raters[0], visit, consensus, mask_values)
-        return LabelledFiles(visit, brain, mask, site, None, brain_given, ventricles)
+        return LabelledFiles(visit, brain, mask, site, brain_given=brain_given)
     mask, share = fuse_raters(raters, visit, consensus, mask_values)
     LOGGER.info("%s: consensus of %d raters", visit.key, len(raters))
-    return LabelledFiles(visit, brain, mask, site, share, brain_given, ventricles)
+    return LabelledFiles(visit, brain, mask, site, share, brain_given)
 
 
 def find_truth(labels_dir: Path, visit: Visit, *, space: str = "FLAIR") -> Path | None:
     """Find the lesion mask of a visit without ``desc-``; no ``space-`` means FLAIR."""
     for label in LABELS:
-        if matches := _masks_without_desc(labels_dir, visit, label, space):
+        matches = [
+            path
+            for path in _masks_of(labels_dir, visit, f"label-{label}_")
+            if "_desc-" not in path.name
+            and name_entities(path.name)[0].get("space", "FLAIR") == space
+        ]
+        if matches:
             return matches[0]
     return None
-
-
-def find_ventricles(labels_dir: Path, visit: Visit) -> Path | None:
-    """Find the mask of all ventricles of a visit, ``label-ventricle``, on the FLAIR grid."""
-    return next(iter(_masks_without_desc(labels_dir, visit, "ventricle", "FLAIR")), None)
-
-
-def _masks_without_desc(labels_dir: Path, visit: Visit, label: str, space: str) -> list[Path]:
-    return [
-        path
-        for path in _masks_of(labels_dir, visit, f"label-{label}_")
-        if "_desc-" not in path.name and name_entities(path.name)[0].get("space", "FLAIR") == space
-    ]
 
 
 def find_raters(labels_dir: Path, visit: Visit) -> tuple[Path, ...]:

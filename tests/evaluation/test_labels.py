@@ -15,7 +15,6 @@ from bids_msseg.evaluation.labels import (
     find_labelled,
     find_raters,
     find_truth,
-    find_ventricles,
     fuse_raters,
     plain_mask,
     require_labels,
@@ -68,18 +67,6 @@ def test_find_truth_returns_mask_of_session(tmp_path: Path) -> None:
     names = [f"sub-01/ses-{n}/anat/sub-01_ses-{n}_space-FLAIR_label-L_mask.nii.gz" for n in "123"]
     _touch(tmp_path, *names)
     assert find_truth(tmp_path, SESSION) == tmp_path / names[1]
-
-
-def test_find_ventricles_returns_mask_on_flair_grid(tmp_path: Path) -> None:
-    stem = "sub-01/anat/sub-01_space"
-    _touch(tmp_path, f"{stem}-T1w_label-ventricle_mask.nii.gz")
-    _touch(tmp_path, f"{stem}-FLAIR_label-L_mask.nii.gz")
-    assert find_ventricles(tmp_path, PLAIN) is None
-    _touch(tmp_path, f"{stem}-FLAIR_label-ventricle_mask.nii.gz")
-    assert find_ventricles(tmp_path, PLAIN) == (
-        tmp_path / f"{stem}-FLAIR_label-ventricle_mask.nii.gz"
-    )
-    assert find_ventricles(tmp_path, SESSION) is None
 
 
 def test_find_truth_prefers_label_recommended_by_bids(tmp_path: Path) -> None:

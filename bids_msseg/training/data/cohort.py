@@ -8,7 +8,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
 
 from bids_msseg.errors import DataError
 from bids_msseg.imaging.bias import correct_bias
@@ -28,22 +27,22 @@ def prepare_visit(
     images: Mapping[str, Path],
     brain: Path,
     truth: Path,
-    ventricles: Path | None = None,
     *,
     threads: int = 1,
 ) -> LabelledVisit:
     """Bring an aligned visit onto the working grid; DataError if a mask is on another grid."""
     volumes = {contrast: as_ras(load_volume(path)) for contrast, path in images.items()}
     flair = volumes["FLAIR"]
-    inside = _load_mask(brain, flair)
-    masks = _load_masks(truth, ventricles, flair)
+    inside, lesions = as_ras(load_volume(brain)), as_ras(load_volume(truth))
+    for mask, path in ((inside, brain), (lesions, truth)):
+        _check_grid(mask, flair, path)
     corrected = {
         contrast: correct_bias(
             volume, mask_onto(inside, volume.shape, volume.affine), threads=threads
         )
         for contrast, volume in volumes.items()
     }
-    return _build_visit(name, site, build_stack(corrected, inside), masks, flair)
+    return _build_visit(name, site, build_stack(corrected, inside), lesions, flair)
 
 
 def prepare_raw_visit(
@@ -52,7 +51,6 @@ def prepare_raw_visit(
     images: Mapping[str, Path],
     brain: Path | None,
     truth: Path,
-    ventricles: Path | None = None,
     *,
     threads: int = 1,
 ) -> tuple[LabelledVisit, Volume]:
@@ -61,13 +59,14 @@ def prepare_raw_visit(
     Also returns the brain mask on the conformed FLAIR. Raises DataError for unusable images.
     """
     volumes, notes = read_contrasts(images)
-    masks = _load_masks(truth, ventricles, volumes["FLAIR"])
+    lesions = as_ras(load_volume(truth))
+    _check_grid(lesions, volumes["FLAIR"], truth)
     result = preprocess(volumes, given_brain=brain, threads=threads)
     for note in (*notes, *result.notes):
         LOGGER.info("%s: %s", name, note)
     for fault in result.faults:
         LOGGER.warning("%s: %s", name, fault)
-    return _build_visit(name, site, result.stack, masks, volumes["FLAIR"]), result.brain
+    return _build_visit(name, site, result.stack, lesions, volumes["FLAIR"]), result.brain
 
 
 def share_a_grid(images: Mapping[str, Path]) -> bool:
@@ -85,24 +84,18 @@ def _ras_grid(path: Path) -> tuple[tuple[int, ...], Affine]:
 
 
 def _build_visit(
-    name: str, site: str, stack: Stack, masks: Mapping[str, Volume], flair: Volume
+    name: str, site: str, stack: Stack, lesions: Volume, flair: Volume
 ) -> LabelledVisit:
-    shares = {kind: _share_on(mask, stack) for kind, mask in masks.items()}
+    share = resample(lesions, _shape(stack.brain), stack.affine).data
     return LabelledVisit(
         name,
         site,
         stack.data.astype(np.float16),
         stack.present,
         stack.brain,
-        shares["truth"],
+        np.clip(share, 0, 1).astype(np.float16),
         float(flair.spacing.max()),
-        shares.get("ventricles"),
     )
-
-
-def _share_on(mask: Volume, stack: Stack) -> NDArray[np.float16]:
-    share = resample(mask, _shape(stack.brain), stack.affine).data
-    return np.clip(share, 0, 1).astype(np.float16)
 
 
 def _shape(volume: np.ndarray) -> tuple[int, int, int]:
@@ -110,19 +103,9 @@ def _shape(volume: np.ndarray) -> tuple[int, int, int]:
     return x, y, z
 
 
-def _load_masks(truth: Path, ventricles: Path | None, flair: Volume) -> dict[str, Volume]:
-    masks = {"truth": _load_mask(truth, flair)}
-    if ventricles is not None:
-        mask = _load_mask(ventricles, flair)
-        masks["ventricles"] = mask.with_data((mask.data > 0).astype(np.float32))
-    return masks
-
-
-def _load_mask(path: Path, flair: Volume) -> Volume:
-    mask = as_ras(load_volume(path))
+def _check_grid(mask: Volume, flair: Volume, path: Path) -> None:
     if mask.shape != flair.shape or not np.allclose(mask.affine, flair.affine, atol=1e-2):
         raise DataError(
             f"{path.name} is not on the grid of its FLAIR",
             hint="resample the mask onto the FLAIR (nearest neighbour) before training",
         )
-    return mask

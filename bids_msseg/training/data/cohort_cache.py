@@ -85,11 +85,12 @@ def _prepare_images(item: LabelledFiles, threads: int) -> LabelledVisit:
     from bids_msseg.training.data.cohort import prepare_raw_visit, prepare_visit, share_a_grid
 
     name, images = item.visit.key, item.visit.contrasts
-    masks = item.learnt, item.ventricles
     if item.brain_given and share_a_grid(images):
-        return prepare_visit(name, item.site, images, item.brain, *masks, threads=threads)
+        return prepare_visit(name, item.site, images, item.brain, item.learnt, threads=threads)
     given_brain = item.brain if item.brain_given else None
-    visit, brain = prepare_raw_visit(name, item.site, images, given_brain, *masks, threads=threads)
+    visit, brain = prepare_raw_visit(
+        name, item.site, images, given_brain, item.learnt, threads=threads
+    )
     if not item.brain_given:
         mask = brain.with_data(brain.data > 0)
         write_atomic(item.brain, lambda path: save_volume(mask, path))
@@ -98,8 +99,7 @@ def _prepare_images(item: LabelledFiles, threads: int) -> LabelledVisit:
 
 def _input_files(item: LabelledFiles) -> dict[str, Path]:
     brain = {"brain": item.brain} if item.brain_given else {}
-    ventricles = {"ventricles": item.ventricles} if item.ventricles else {}
-    return {**item.visit.contrasts, **brain, "truth": item.learnt, **ventricles}
+    return {**item.visit.contrasts, **brain, "truth": item.learnt}
 
 
 def _make_record(item: LabelledFiles) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -15,7 +15,6 @@ from torch.utils.data import Dataset
 
 from bids_msseg.imaging.normalise import zscore
 from bids_msseg.models.anatomy import CLASSES, Anatomy
-from bids_msseg.models.brain_volumes import VENTRICLES
 from bids_msseg.models.inference import BACKGROUND
 from bids_msseg.trainer.batches import item_rng
 from bids_msseg.training.data.painting import Painting, paint
@@ -36,7 +35,6 @@ HOSTS = (
 )
 """Classes in which a lesion lies; cortical lesions are too thin for a block of 2 mm."""
 MIN_LESION_SHARE = 0.9
-MIN_VENTRICLE_SHARE = 0.5
 AS_ACQUIRED = 0.3
 """Chance that a sub-image shows the visit's own voxels."""
 MIN_COVER = 1e-3
@@ -45,18 +43,8 @@ THICK_SLAB = (2, THICK_SLICE, THICK_SLICE)
 """Axis, voxels and phase of the slices over which thin ones are averaged."""
 
 
-@dataclass(frozen=True, slots=True)
-class SubImage:
-    """Sub-image of a labelled visit; all arrays have the shape (S, S, S) after the channels."""
-
-    images: Array  # (3, S, S, S)
-    brain: NDArray[np.bool_]
-    share: Array  # of each voxel that is lesion
-    ventricles: Array | None = None  # share of each voxel, None: not labelled
-
-
-def cut_visit(visit: LabelledVisit, at: Array) -> SubImage:
-    """Interpolate images, brain mask and shares at voxel positions ``at`` (3, S, S, S)."""
+def cut_visit(visit: LabelledVisit, at: Array) -> tuple[Array, NDArray[np.bool_], Array]:
+    """Interpolate images, brain mask and lesion share at voxel positions ``at`` (3, S, S, S)."""
     # a place beyond the image still takes one voxel of it, which is not seen
     low = [
         min(max(int(np.floor(line.min())) - 1, 0), extent - 1)
@@ -68,9 +56,9 @@ def cut_visit(visit: LabelledVisit, at: Array) -> SubImage:
     ]
     x, y, z = (slice(a, b) for a, b in zip(low, high, strict=True))
     images = visit.images[:, x, y, z].astype(np.float32) - np.float32(BACKGROUND)
-    masks = [visit.brain, visit.truth]
-    masks += [] if visit.ventricles is None else [visit.ventricles]
-    parts = np.concatenate([images, *(mask[None, x, y, z] for mask in masks)], dtype=np.float32)
+    parts = np.concatenate(
+        [images, visit.brain[None, x, y, z], visit.truth[None, x, y, z]], dtype=np.float32
+    )
     extents = parts.shape[1:]
     lines = [
         (at[axis] - low[axis]) * np.float32(2 / extents[axis]) + np.float32(1 / extents[axis] - 1)
@@ -78,8 +66,7 @@ def cut_visit(visit: LabelledVisit, at: Array) -> SubImage:
     ]
     grid = torch.from_numpy(np.stack(lines, -1))[None]
     sampled = F.grid_sample(torch.from_numpy(parts)[None], grid, align_corners=False)[0].numpy()
-    share, *ventricles = np.clip(sampled[4:], 0, 1)
-    return SubImage(sampled[:3] + np.float32(BACKGROUND), sampled[3] > 0.5, share, *ventricles)
+    return sampled[:3] + np.float32(BACKGROUND), sampled[3] > 0.5, np.clip(sampled[4], 0, 1)
 
 
 def sample_nearest(volume: Array, at: Array) -> Array:
@@ -149,19 +136,20 @@ class LabelledDataset(Dataset[Item]):
         centre = self._draw_centre(self.places[number], visit, rng)
         sampler = whole_voxels if rng.random() < AS_ACQUIRED else sample_places
         at = sampler(rng, centre, self.size, self.plan)
-        cut = cut_visit(visit, at)
+        images, brain, share = cut_visit(visit, at)
         if self.paintings and rng.random() < self.paint_chance:
-            cut = self._paint(self.paintings[number], visit, cut, at, rng)
-        return augment_visit(visit, cut, self.plan, rng)
+            images, share = self._paint(self.paintings[number], visit, images, share, at, rng)
+        return augment_visit(visit, images, brain, share, self.plan, rng)
 
     def _paint(
         self,
         painting: Painting,
         visit: LabelledVisit,
-        cut: SubImage,
+        images: Array,
+        share: Array,
         at: Array,
         rng: np.random.Generator,
-    ) -> SubImage:
+    ) -> tuple[Array, Array]:
         draw = painting.draws[int(rng.integers(len(painting.draws)))]
         whole = np.zeros(visit.brain.size, np.float32)
         whole[draw.voxels] = draw.fraction / np.float32(255)
@@ -169,9 +157,8 @@ class LabelledDataset(Dataset[Item]):
         if visit.thick:
             painted = thicken(painted, 2, THICK_SLICE, int(rng.integers(THICK_SLICE)) + 1)
         if not painted.any():
-            return cut
-        images, share = paint(cut.images, cut.share, painted, painting.contrast, self.plan, rng)
-        return replace(cut, images=images, share=share)
+            return images, share
+        return paint(images, share, painted, painting.contrast, self.plan, rng)
 
     def _draw_centre(
         self, places: Places, visit: LabelledVisit, rng: np.random.Generator
@@ -209,17 +196,17 @@ def with_thick_slices(visit: LabelledVisit) -> LabelledVisit:
 
 
 def augment_visit(
-    visit: LabelledVisit, cut: SubImage, plan: SynthesisPlan, rng: np.random.Generator
+    visit: LabelledVisit,
+    images: Array,
+    brain: NDArray[np.bool_],
+    share: Array,
+    plan: SynthesisPlan,
+    rng: np.random.Generator,
 ) -> Item:
     """Change lesion contrast, slice thickness and intensities, and drop contrasts."""
-    present, brain, share, ventricles = (
-        np.array(visit.present),
-        cut.brain,
-        cut.share,
-        cut.ventricles,
-    )
+    present = np.array(visit.present)
     images = fade_lesions(
-        torch.from_numpy(cut.images),
+        torch.from_numpy(images),
         torch.from_numpy(brain.astype(np.float32)),
         torch.from_numpy(share),
         rng,
@@ -227,7 +214,6 @@ def augment_visit(
     slab = None if visit.thick else draw_slab(rng, plan.thick)
     if slab:
         images, share = thicken_images(images, brain, slab), thicken(share, *slab)
-        ventricles = None if ventricles is None else thicken(ventricles, *slab)
     present = present & np.array(
         [True, rng.random() >= plan.drop_t1w, rng.random() >= plan.drop_t2w]
     )
@@ -240,11 +226,7 @@ def augment_visit(
     return (
         torch.from_numpy(shown),
         torch.from_numpy(share)[None],
-        partial_anatomy(
-            torch.from_numpy(brain.astype(np.float32)),
-            torch.from_numpy(share),
-            None if ventricles is None else torch.from_numpy(ventricles),
-        ),
+        partial_anatomy(torch.from_numpy(brain.astype(np.float32)), torch.from_numpy(share)),
     )
 
 
@@ -266,11 +248,8 @@ def fade_lesions(images: Tensor, brain: Tensor, share: Tensor, rng: np.random.Ge
     return images + (change * (inside - around)).view(3, 1, 1, 1) * lesion
 
 
-def partial_anatomy(brain: Tensor, share: Tensor, ventricles: Tensor | None = None) -> Tensor:
-    """Return 1 for each possible anatomy class of 2 mm blocks, 0 in blocks partly outside.
-
-    A manual mask of ``ventricles`` includes the choroid plexus in them.
-    """
+def partial_anatomy(brain: Tensor, share: Tensor) -> Tensor:
+    """Return 1 for each possible anatomy class of 2 mm blocks, 0 in blocks partly outside."""
     inside = F.avg_pool3d(brain[None], 2)[0]
     lesion = F.avg_pool3d(share[None], 2)[0] > MIN_LESION_SHARE
     possible = torch.zeros((CLASSES, *inside.shape))
@@ -279,8 +258,4 @@ def partial_anatomy(brain: Tensor, share: Tensor, ventricles: Tensor | None = No
     for kind in Anatomy:
         if kind != Anatomy.BACKGROUND:
             possible[kind] = within if kind in HOSTS else within * ~lesion
-    if ventricles is not None:
-        is_ventricle = F.avg_pool3d(ventricles[None], 2)[0] >= MIN_VENTRICLE_SHARE
-        for kind in Anatomy:
-            possible[kind] *= is_ventricle if kind in VENTRICLES else ~is_ventricle
     return possible

@@ -27,7 +27,6 @@ class LabelledVisit:
     brain: NDArray[np.bool_]
     truth: NDArray[np.float16]  # share of each voxel that experts marked as lesion
     slice_mm: float  # largest voxel edge of the FLAIR as acquired
-    ventricles: NDArray[np.float16] | None = None  # share of each voxel, None: not labelled
 
     @property
     def participant(self) -> str:
@@ -60,7 +59,6 @@ def find_places(visit: LabelledVisit) -> Places:
 
 def save_visit(visit: LabelledVisit, path: Path) -> None:
     """Write a prepared visit to a file without pickle."""
-    labelled = {} if visit.ventricles is None else {"ventricles": visit.ventricles}
     with open_alone(path) as stream:
         np.savez_compressed(
             stream,
@@ -71,7 +69,6 @@ def save_visit(visit: LabelledVisit, path: Path) -> None:
             brain=visit.brain,
             truth=visit.truth,
             slice_mm=np.array(visit.slice_mm),
-            **labelled,
         )
 
 
@@ -92,5 +89,4 @@ def load_visit(path: Path) -> LabelledVisit:
             file["brain"],
             file["truth"],
             float(file["slice_mm"]),
-            file.get("ventricles"),
         )

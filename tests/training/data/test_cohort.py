@@ -61,28 +61,17 @@ def test_thick_slices_are_detected(labelled_cohort: Path, tmp_path: Path) -> Non
     assert visit.truth[(visit.truth > 0) & (visit.truth < 1)].size > 0
 
 
-def test_ventricle_mask_of_any_value_is_prepared(labelled_cohort: Path, tmp_path: Path) -> None:
-    images, brain, truth = _paths(labelled_cohort, "sub-02")
-    image = nib.load(truth)
-    drawn = np.asarray(image.dataobj) * np.uint8(255)
-    nib.save(nib.Nifti1Image(drawn, image.affine), tmp_path / "ventricles.nii.gz")
-    visit = prepare_visit("sub-02", "A", images, brain, truth, tmp_path / "ventricles.nii.gz")
-    assert visit.ventricles is not None
-    np.testing.assert_array_equal(visit.ventricles, visit.truth)
-    assert prepare_visit("sub-02", "A", images, brain, truth).ventricles is None
-
-
-@pytest.mark.parametrize("which", ["brain", "truth", "ventricles"])
+@pytest.mark.parametrize("which", ["brain", "truth"])
 def test_a_mask_on_another_grid_is_refused(
     which: str, labelled_cohort: Path, tmp_path: Path
 ) -> None:
     images, brain, truth = _paths(labelled_cohort, "sub-01")
-    masks = {"brain": brain, "truth": truth, "ventricles": truth}
+    masks = {"brain": brain, "truth": truth}
     shifted = tmp_path / "shifted.nii.gz"
     affine = np.diag([-1.0, 1, 1, 1])
     affine[0, 3] = 5
     nib.save(nib.Nifti1Image(np.asarray(nib.load(masks[which]).dataobj), affine), shifted)
     masks[which] = shifted
     with pytest.raises(DataError, match=r"shifted\.nii\.gz is not on the grid") as caught:
-        prepare_visit("sub-01", "B", images, *masks.values())
+        prepare_visit("sub-01", "B", images, masks["brain"], masks["truth"])
     assert "resample" in caught.value.hint

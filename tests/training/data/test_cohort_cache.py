@@ -70,15 +70,6 @@ def test_changed_files_are_prepared_again(item: LabelledFiles, tmp_path: Path) -
     assert _state(out)[1] != before[1]
 
 
-def test_new_ventricle_mask_is_prepared(item: LabelledFiles, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    prepare_cohort(out, [item], 1)
-    assert load_visit(out / "cohort" / "sub-02.npz").ventricles is None
-    prepare_cohort(out, [replace(item, ventricles=item.truth)], 1)
-    visit = load_visit(out / "cohort" / "sub-02.npz")
-    np.testing.assert_array_equal(visit.ventricles, visit.truth)
-
-
 @pytest.mark.parametrize("change", ["site", "contrast", "content"])
 def test_changed_files_are_refused_after_training_has_begun(
     change: str, item: LabelledFiles, tmp_path: Path

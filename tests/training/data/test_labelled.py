@@ -11,7 +11,6 @@ from bids_msseg.training.data import labelled
 from bids_msseg.training.data.labelled import (
     FADE,
     LabelledDataset,
-    SubImage,
     augment_visit,
     cut_visit,
     draw_visit,
@@ -30,23 +29,19 @@ STILL = SynthesisPlan(rotate_deg=0, scale=0, flip=0, warp_mm=0)
 
 def test_cut_visit_at_integer_positions_is_crop(visit: LabelledVisit) -> None:
     at = np.stack(np.meshgrid(*[np.arange(20, 36, dtype=np.float32)] * 3, indexing="ij"))
+    images, brain, share = cut_visit(visit, at)
     box = (slice(20, 36),) * 3
-    cut = cut_visit(visit, at)
-    assert np.allclose(cut.images, visit.images[(slice(None), *box)].astype(np.float32), atol=1e-3)
-    assert np.array_equal(cut.brain, visit.brain[box])
-    assert np.allclose(cut.share, visit.truth[box], atol=1e-3)
-    assert cut.ventricles is None
-    with_ventricles = cut_visit(replace(visit, ventricles=visit.truth[::-1]), at)
-    assert np.allclose(with_ventricles.ventricles, visit.truth[::-1][box], atol=1e-3)
-    assert np.array_equal(with_ventricles.share, cut.share)
+    assert np.allclose(images, visit.images[(slice(None), *box)].astype(np.float32), atol=1e-3)
+    assert np.array_equal(brain, visit.brain[box])
+    assert np.allclose(share, visit.truth[box], atol=1e-3)
 
 
 def test_cut_visit_outside_image_is_background(visit: LabelledVisit) -> None:
     at = sample_places(np.random.default_rng(0), (200, 32, 32), 16, STILL)
-    cut = cut_visit(visit, at)
-    assert np.allclose(cut.images, -3)
-    assert not cut.brain.any()
-    assert not cut.share.any()
+    images, brain, share = cut_visit(visit, at)
+    assert np.allclose(images, -3)
+    assert not brain.any()
+    assert not share.any()
 
 
 def test_item_depends_only_on_seed_and_index(visit: LabelledVisit) -> None:
@@ -79,33 +74,6 @@ def test_partial_anatomy_follows_brain_mask_and_lesions() -> None:
     assert possible[Anatomy.WHITE_MATTER, 3].all()
 
 
-def test_partial_anatomy_follows_manual_ventricles() -> None:
-    brain, share, ventricles = torch.ones(8, 8, 8), torch.zeros(8, 8, 8), torch.zeros(8, 8, 8)
-    brain[:2], share[6:] = 0, 1
-    ventricles[2:4, 4:] = 1
-    ventricles[4, 4:] = 0.9  # of two voxels: less than half of the block
-    ventricles[6:, 4:] = 1
-    possible = partial_anatomy(brain, share, ventricles)
-    kinds = {Anatomy.VENTRICLE, Anatomy.CHOROID_PLEXUS}
-    assert set(possible[:, 1, 3, 3].nonzero().ravel().tolist()) == kinds
-    within = set(Anatomy) - {Anatomy.BACKGROUND}
-    assert set(possible[:, 1, 0, 0].nonzero().ravel().tolist()) == within - kinds
-    assert set(possible[:, 2, 3, 3].nonzero().ravel().tolist()) == within - kinds
-    assert possible[:, 0, 0, 0].nonzero().ravel().tolist() == [Anatomy.BACKGROUND]
-    # a lesion in a ventricle contradicts itself: unknown
-    assert not possible[:, 3, 3, 3].any()
-
-
-def test_item_of_visit_with_ventricles_excludes_other_classes_there(
-    visit: LabelledVisit,
-) -> None:
-    with_ventricles = replace(visit, ventricles=visit.brain.astype(np.float16))
-    anatomy = LabelledDataset([with_ventricles], 3, size=32)[0][2]
-    inside = anatomy[Anatomy.VENTRICLE] > 0
-    assert inside.any()
-    assert not anatomy[Anatomy.WHITE_MATTER][inside].any()
-
-
 def test_participants_of_a_site_are_drawn_equally(visit: LabelledVisit) -> None:
     visits = [replace(visit, name=f"sub-01_ses-{n}") for n in range(3)]
     visits += [replace(visit, name="sub-02"), replace(visit, name="sub-03", site="b")]
@@ -118,9 +86,9 @@ def test_participants_of_a_site_are_drawn_equally(visit: LabelledVisit) -> None:
 def test_whole_voxels_cube_is_not_interpolated(visit: LabelledVisit) -> None:
     at = whole_voxels(np.random.default_rng(0), (30, 31, 32), 8, STILL)
     box = (slice(26, 34), slice(27, 35), slice(28, 36))
-    cut = cut_visit(visit, at)
-    assert np.allclose(cut.images, visit.images[(slice(None), *box)].astype(np.float32), atol=1e-3)
-    assert np.allclose(cut.share, visit.truth[box], atol=1e-3)
+    images, _, share = cut_visit(visit, at)
+    assert np.allclose(images, visit.images[(slice(None), *box)].astype(np.float32), atol=1e-3)
+    assert np.allclose(share, visit.truth[box], atol=1e-3)
     mirrored = whole_voxels(np.random.default_rng(0), (30, 31, 32), 8, replace(STILL, flip=1))
     assert np.array_equal(mirrored[0, :, 0, 0], np.arange(34, 26, -1))
 
@@ -135,8 +103,7 @@ def test_thick_slices_do_not_darken_the_rim_of_the_brain(
     images = np.where(brain, np.float32(1), np.float32(-3))[None].repeat(3, 0)
     plan = replace(STILL, drop_t1w=0, drop_t2w=0)
     share = np.zeros(brain.shape, np.float32)
-    cut = SubImage(images, brain, share)
-    shown = augment_visit(visit, cut, plan, np.random.default_rng(0))[0].numpy()
+    shown = augment_visit(visit, images, brain, share, plan, np.random.default_rng(0))[0].numpy()
     assert np.allclose(shown[0][brain], 1, atol=1e-3)
     assert (shown[0][~brain] == -3).all()
 
