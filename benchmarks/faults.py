@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ import numpy as np
 from small_net import write_small_net
 
 from bids_msseg.cli.run import main as main_of_the_app
+from bids_msseg.nodes.intermediate import MANIFEST
 
 HANG_S = 3600
 FORK = multiprocessing.get_context("fork")
@@ -128,11 +130,24 @@ def comparable(out: Path) -> dict[str, bytes]:
 def _timeless(path: Path) -> bytes:
     if path.suffix == ".html":
         return WALL_TIMES.sub(b"", path.read_bytes())
+    if path.suffix == ".zip":
+        return _timeless_archive(path)
     if path.parent.name != "visits":
         return path.read_bytes()
     record = json.loads(path.read_text(encoding="utf-8"))
     record.pop("timings_s", None)
     return json.dumps(record, sort_keys=True).encode()
+
+
+def _timeless_archive(path: Path) -> bytes:
+    """Return the content of an archive of intermediate results without the times of the steps."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in sorted(archive.namelist())}
+    manifest = json.loads(members[MANIFEST])
+    for outputs in manifest["steps"].values():
+        outputs.pop("seconds", None)
+    members[MANIFEST] = json.dumps(manifest, sort_keys=True).encode()
+    return b"".join(name.encode() + data for name, data in members.items())
 
 
 def incomplete_files(out: Path) -> list[str]:
