@@ -5,6 +5,7 @@
 (``held-out/``, else ``unseen/`` of the starting network). Ventricles: the classes ventricle and
 choroid plexus, at one half, against ``label-ventricle`` masks: on the 1 mm grid, onto which the
 masks are interpolated, and on the FLAIR, on which they were drawn and the app writes its labels.
+The same for the manual masks averaged over the 2 mm blocks of CNN-1: the best possible agreement.
 Tissues:
 CSF, grey and white matter against ``<participant without sub->_dseg.nii.gz`` in FOLDER (1 CSF, 2
 grey, 3 white, 4 lesion), which is registered to the visit first; voxels of lesions are left out.
