@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ SCALP_MM = 20.0
 """Depth below which a head is mostly brain."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Level:
     """One level of the pyramid, ready for ITK."""
 
@@ -38,6 +39,14 @@ class Level:
     fixed: Volume
     inside: Volume
     moving: Volume
+
+    @cached_property
+    def points(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Points inside, shape (N, 3), voxel indices of ``fixed``; and its values there."""
+        # off the voxel centres: there, coinciding grids have no blur, and the headers would win
+        index = np.argwhere(np.asarray(self.inside.data, bool)).astype(float)
+        index += np.random.default_rng(0).uniform(-0.5, 0.5, index.shape)
+        return index, ndimage.map_coordinates(self.fixed.data, index.T, order=1, mode="nearest")
 
 
 def compared_region(volume: Volume, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
@@ -199,12 +208,9 @@ def _itk_start(kind: str, start: Affine, centre: NDArray[np.float64]) -> Any:
 
 def information(level: Level, affine: Affine) -> float:
     """Return the mutual information in nats of the points inside the fixed mask."""
-    # off the voxel centres: there, coinciding grids have no blur, and the headers would win
-    index = np.argwhere(np.asarray(level.inside.data, bool)).astype(float)
-    index += np.random.default_rng(0).uniform(-0.5, 0.5, index.shape)
+    index, fixed_values = level.points
     chain = np.linalg.inv(level.moving.affine) @ affine @ level.fixed.affine
     moved = index @ chain[:3, :3].T + chain[:3, 3]
-    fixed_values = ndimage.map_coordinates(level.fixed.data, index.T, order=1, mode="nearest")
     floor = float(level.moving.data.min())
     moving_values = ndimage.map_coordinates(level.moving.data, moved.T, order=1, cval=floor)
     counts, _, _ = np.histogram2d(fixed_values, moving_values, bins=2 * BINS)
