@@ -417,9 +417,9 @@ def test_template_home_without_user_home(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("nprocs", "threads", "plugin", "chunk"),
-    [(1, 1, "Linear", 1), (8, 8, "Linear", 1), (8, 4, "MultiProc", 64), (3, 2, "Linear", 1)],
+    [(1, 1, "Linear", 1), (2, 2, "MultiProc", 4), (8, 8, "MultiProc", 16), (3, 1, "MultiProc", 6)],
 )
-def test_choose_execution_uses_multiproc_if_cpus_suffice(
+def test_choose_execution_uses_multiproc_from_two_cpus(
     configure: MakeConfig, nprocs: int, threads: int, plugin: str, chunk: int
 ) -> None:
     found = environment.choose_execution(configure(), Resources(nprocs, threads, 16.0), None)

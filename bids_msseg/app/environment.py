@@ -223,14 +223,14 @@ def choose_execution(
         if name == "MultiProc":
             arguments = {"raise_insufficient": False, **arguments}
         return replace(base, plugin=name, plugin_args=arguments, chunk=PLUGIN_CHUNK)
-    if resources.nprocs // resources.omp_nthreads < 2:
+    if resources.nprocs < 2:
         return base
     arguments = {
         "n_procs": resources.nprocs,
         "memory_gb": resources.mem_gb,
         "raise_insufficient": False,
     }
-    return replace(base, plugin="MultiProc", plugin_args=arguments, chunk=8 * resources.nprocs)
+    return replace(base, plugin="MultiProc", plugin_args=arguments, chunk=2 * resources.nprocs)
 
 
 def requested_plugin(config: RunConfig) -> tuple[str, dict[str, Any]] | None:

@@ -338,7 +338,6 @@ def _compare_locked(
         participants,
         choose_execution(config, resources, plugin),
         seed=config.processing.random_seed,
-        threads=resources.omp_nthreads,
         versions=package_versions(),
         bids_dir=config.bids_dir,
         session_order=config.query.session_order,

@@ -41,18 +41,14 @@ class ChangeOutcome:
     failure: Failure | None = None
 
 
-def init_changes_wf(
-    contexts: Sequence[PairContext], *, seed: int = 0, threads: int = 1
-) -> Workflow:
+def init_changes_wf(contexts: Sequence[PairContext], *, seed: int = 0) -> Workflow:
     """Build the workflow that compares the visits of one participant, in visit order."""
     participant = contexts[0].pair.later.participant.replace("+", "_plus_")
     workflow = Workflow(f"sub_{participant}_changes")
     compared = []
     for number, context in enumerate(contexts, start=1):
-        step = CompareVisits(
-            context=context, fingerprint=context.fingerprint, seed=seed, threads=threads
-        )
-        compared.append(Node(step, name=f"compare_{number}", mem_gb=2.0, n_procs=threads))
+        step = CompareVisits(context=context, fingerprint=context.fingerprint, seed=seed)
+        compared.append(Node(step, name=f"compare_{number}", mem_gb=2.0))
     last = PublishChanges(
         contexts=list(contexts), fingerprints=[context.fingerprint for context in contexts]
     )
@@ -79,7 +75,6 @@ def compare_participants(
     execution: Execution,
     *,
     seed: int = 0,
-    threads: int = 1,
     versions: Mapping[str, str] | None = None,
     rule: ChangeRule | None = None,
     bids_dir: Path | None = None,
@@ -104,7 +99,7 @@ def compare_participants(
     keys = list(todo)
     for start in range(0, len(keys), execution.chunk):
         group = keys[start : start + execution.chunk]
-        workflows = {key: init_changes_wf(todo[key], seed=seed, threads=threads) for key in group}
+        workflows = {key: init_changes_wf(todo[key], seed=seed) for key in group}
         failures = run_workflows(workflows, execution)
         outcomes += [_outcome(todo[key], failures[key]) for key in group]
     return outcomes

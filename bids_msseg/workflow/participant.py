@@ -31,6 +31,7 @@ from bids_msseg.nodes.quality import CheckImages, EstimateLoad
 from bids_msseg.nodes.segment import Segment, SegmentByOther
 from bids_msseg.pipeline.brain import brain_device
 from bids_msseg.reports.images.figures import WIDE_RIM_MM
+from bids_msseg.resources import MAX_THREADS_PER_NODE
 from bids_msseg.segmenters.base import Segmenter
 from bids_msseg.spaces import NATIVE_SPACES
 from bids_msseg.workflow.plan import Settings, VisitPlan, workflow_name
@@ -57,7 +58,7 @@ def _preprocess(plan: VisitPlan) -> None:
     chosen = plan.settings
     for contrast, path in plan.contrasts.items():
         step = Conform(in_file=str(path), contrast=contrast)
-        plan.add(step, f"conform_{contrast}", mem_gb=0.5, threads=False)
+        plan.add(step, f"conform_{contrast}", mem_gb=0.5)
     brain = FindBrain(
         skull_stripped=chosen.skull_stripped,
         sidecar=_sidecar(plan),
@@ -65,7 +66,7 @@ def _preprocess(plan: VisitPlan) -> None:
     )
     if plan.context.visit.brain_mask is not None:
         brain.inputs.given_mask = str(plan.context.visit.brain_mask)
-    plan.add(brain, "brain", mem_gb=1.5, threads=False)
+    plan.add(brain, "brain", mem_gb=1.5)
     plan.connect("conform_FLAIR", "out_file", "brain", "in_file")
     for contrast in plan.moving:
         name = f"coregister_{contrast}"
@@ -80,7 +81,7 @@ def _preprocess(plan: VisitPlan) -> None:
 
 
 def _correct_bias(plan: VisitPlan) -> None:
-    plan.add(CorrectBias(), "bias", mem_gb=2.0)
+    plan.add(CorrectBias(), "bias", mem_gb=2.0, max_threads=len(plan.contrasts))
     plan.connect("brain", "mask_file", "bias", "mask_file")
     plan.connect("conform_FLAIR", "out_file", "bias", "flair_file")
     for contrast in plan.moving:
@@ -99,7 +100,7 @@ def _fit_template(plan: VisitPlan, name: str, template: str, resolution: int) ->
 
 def _check_brain(plan: VisitPlan) -> None:
     """Check the brain mask against the template; later steps use the result."""
-    plan.add(CheckBrain(), "check_brain", mem_gb=1.0, threads=False)
+    plan.add(CheckBrain(), "check_brain", mem_gb=1.0)
     plan.connect("bias", "flair_file", "check_brain", "flair_file")
     for output in ("mask_file", "how"):
         plan.connect("brain", output, "check_brain", output)
@@ -109,7 +110,7 @@ def _check_brain(plan: VisitPlan) -> None:
 
 def _find_anatomy(plan: VisitPlan) -> None:
     """Adapt the ventricles of the template to the fluid of this brain."""
-    plan.add(FindAnatomy(), "anatomy", mem_gb=1.0, threads=False)
+    plan.add(FindAnatomy(), "anatomy", mem_gb=1.0)
     _give_images(plan, "anatomy")
     plan.connect("template", "transform_file", "anatomy", "template_transform")
 
@@ -121,7 +122,7 @@ def _sidecar(plan: VisitPlan) -> str:
 
 def _segment(plan: VisitPlan) -> None:
     """Build the stack, find lesions by segmenter or given mask, and check the quality."""
-    plan.add(BuildStack(), "stack", mem_gb=1.5, threads=False)
+    plan.add(BuildStack(), "stack", mem_gb=1.5)
     _give_images(plan, "stack")
     if plan.settings.segmenter is not None:
         _run_other(plan, plan.settings.segmenter)
@@ -152,7 +153,7 @@ def _run_other(plan: VisitPlan, segmenter: Segmenter) -> None:
     """Run another segmenter, which returns only a probability."""
     digest = plan.context.model.sha256 if plan.context.model else ""
     step = SegmentByOther(segmenter=segmenter, digest=digest, device=plan.settings.device)
-    plan.add(step, "segment", mem_gb=segmenter.mem_gb)
+    plan.add(step, "segment", mem_gb=segmenter.mem_gb, max_threads=MAX_THREADS_PER_NODE)
     _give_images(plan, "segment")
 
 
@@ -165,7 +166,7 @@ def _run_networks(plan: VisitPlan) -> None:
         anatomy_only=plan.mask_given,
         device=chosen.device,
     )
-    plan.add(cascade, "segment", mem_gb=3.0)
+    plan.add(cascade, "segment", mem_gb=3.0, max_threads=MAX_THREADS_PER_NODE)
     plan.connect("stack", "stack_file", "segment", "stack_file")
     _measure_brain(plan)
 
@@ -178,7 +179,7 @@ def _cut_lesions(plan: VisitPlan) -> None:
         min_volume=plan.context.min_lesion_volume,
         exclusion_files=_exclusion_files(plan),
     )
-    plan.add(lesions, "delineate", mem_gb=1.0, threads=False)
+    plan.add(lesions, "delineate", mem_gb=1.0)
     by_cascade = () if plan.settings.segmenter else ("candidate", "lesion", "candidates")
     for name in ("probability", *by_cascade):
         plan.connect("segment", f"{name}_file", "delineate", f"{name}_file")
@@ -195,7 +196,7 @@ def _take_mask(plan: VisitPlan) -> None:
         min_volume=plan.context.min_lesion_volume,
         exclusion_files=_exclusion_files(plan),
     )
-    plan.add(lesions, "delineate", mem_gb=1.0, threads=False)
+    plan.add(lesions, "delineate", mem_gb=1.0)
 
 
 def _exclusion_files(plan: VisitPlan) -> list[str]:
@@ -205,7 +206,7 @@ def _exclusion_files(plan: VisitPlan) -> list[str]:
 def _measure_brain(plan: VisitPlan) -> None:
     """Resample the anatomy to the FLAIR as acquired, and measure it."""
     step = MeasureBrain(flair_file=str(plan.context.visit.flair))
-    plan.add(step, "volumes", mem_gb=0.5, threads=False)
+    plan.add(step, "volumes", mem_gb=0.5)
     plan.connect("segment", "anatomy_file", "volumes", "anatomy_file")
     plan.connect("template", "transform_file", "volumes", "template_transform")
     plan.connect("template", "trusted", "volumes", "trusted")
@@ -218,13 +219,13 @@ def _check_quality(plan: VisitPlan) -> None:
     if plan.mask_given or chosen.segmenter is not None:
         common = {}
     files = {name: str(path) for name, path in plan.contrasts.items()}
-    plan.add(CheckImages(contrasts=files, **common), "quality", mem_gb=1.0, threads=False)
+    plan.add(CheckImages(contrasts=files, **common), "quality", mem_gb=1.0)
     plan.connect("stack", "stack_file", "quality", "stack_file")
     plan.connect("check_brain", "mask_file", "quality", "mask_file")
     if plan.mask_given:
         return
     estimate = EstimateLoad(fast=chosen.fast, **common)
-    plan.add(estimate, "estimate", mem_gb=0.5, threads=False)
+    plan.add(estimate, "estimate", mem_gb=0.5)
     for output in ("probseg", "table"):
         plan.connect("delineate", f"{output}_file", "estimate", f"{output}_file")
 
@@ -235,7 +236,7 @@ def _onto_flair(plan: VisitPlan) -> None:
     images["on_flair_head"] = ("FLAIR", WIDE_RIM_MM)
     for name, (contrast, rim_mm) in images.items():
         step = OntoGrid(reference_file=str(plan.context.visit.flair), rim_mm=rim_mm)
-        plan.add(step, name, mem_gb=0.5, threads=False)
+        plan.add(step, name, mem_gb=0.5)
         plan.connect("bias", f"{contrast.lower()}_file", name, "in_file")
         plan.connect("check_brain", "mask_file", name, "mask_file")
         if contrast != "FLAIR":
@@ -262,7 +263,7 @@ def _other_spaces(plan: VisitPlan) -> None:
 def _add_mask(plan: VisitPlan, name: str, transform: str, **inputs: Any) -> None:
     context = plan.context
     step = MaskInSpace(threshold=context.threshold, min_volume=context.min_lesion_volume, **inputs)
-    plan.add(step, name, mem_gb=1.0, threads=False)
+    plan.add(step, name, mem_gb=1.0)
     plan.connect("delineate", "probability_file", name, "probability_file")
     if transform:
         plan.connect(transform, "transform_file", name, "transform_file")
@@ -282,7 +283,7 @@ def _measure_regions(plan: VisitPlan) -> None:
         step, name = MeasureRegions(atlas=str(atlas)), f"atlas_{atlas.name}"
         if atlas.kind == "file":
             step.inputs.atlas_file = atlas.source
-        plan.add(step, name, mem_gb=1.0, threads=False)
+        plan.add(step, name, mem_gb=1.0)
         plan.connect("delineate", "labels_file", name, "labels_file")
         if atlas.space == "T1w":
             plan.connect("coregister_T1w", "transform_file", name, "transform_file")
@@ -300,7 +301,7 @@ def _fill_lesions(plan: VisitPlan) -> None:
             continue
         name, image = f"fill_{contrast}", str(plan.contrasts[contrast])
         step = FillLesions(image_file=image, seed=plan.settings.seed)
-        plan.add(step, name, mem_gb=2.0, threads=False)
+        plan.add(step, name, mem_gb=2.0)
         plan.connect(masks[contrast], "mask_file", name, "mask_file")
         plan.connect("segment", "anatomy_file", name, "anatomy_file")
         if contrast != "FLAIR":

@@ -121,9 +121,9 @@ class VisitPlan:
         needed = (extras.filled or extras.roi) and "T1w" in self.contrasts
         return {**self.spaces, **({"space_T1w": ("T1w", 1)} if needed else {})}
 
-    def add(self, interface: Any, name: str, *, mem_gb: float, threads: bool = True) -> Node:
-        """Add a node that declares its memory and threads."""
-        count = self.settings.threads if threads else 1
+    def add(self, interface: Any, name: str, *, mem_gb: float, max_threads: int = 1) -> Node:
+        """Add a node that declares its memory and threads; ``max_threads`` is what it can use."""
+        count = min(self.settings.threads, max_threads)
         is_stored = name in self.stored
         if is_stored:
             interface.inputs.stored = str(self.context.intermediate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import math
 import multiprocessing
@@ -54,6 +55,8 @@ class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
         self.folder = str(Path.cwd())
         self.submitted = 0
         self.results: dict[int, dict[str, Any]] = {}
+        # nipype collects garbage at every poll: without this, as much CPU time as a registration
+        gc.freeze()
         self.pool: ProcessPoolExecutor = self._new_pool()
 
     def _new_pool(self) -> ProcessPoolExecutor:
@@ -101,6 +104,7 @@ class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
     def close(self, *, wait: bool) -> None:
         """End the workers; without ``wait``, running nodes continue until the caller ends them."""
         self.pool.shutdown(wait=wait, cancel_futures=True)
+        gc.unfreeze()
 
 
 def _begin_worker(cwd: str, parent: int | None) -> None:

@@ -24,7 +24,6 @@ def add_final_steps(plan: VisitPlan) -> None:
         DrawFigures(context=plan.context, moving_names=plan.moving),
         "draw",
         mem_gb=1.0,
-        threads=False,
     )
     for output in ("brain", "labels", "rejected"):
         plan.connect("delineate", f"{output}_file", "draw", f"{output}_file")
@@ -58,7 +57,7 @@ def _publish(plan: VisitPlan, steps: list[str]) -> None:
         filled_names=[name for _, name in fills],
         step_names=steps,
     )
-    plan.add(publish, "publish", mem_gb=0.5, threads=False)
+    plan.add(publish, "publish", mem_gb=0.5)
     for output in single_images(plan.context.visit, plan.context.extras):
         step = "volumes" if output == "anatomy" else "delineate"
         plan.connect(step, f"{output}_file", "publish", f"{output}_file")
@@ -113,7 +112,7 @@ def _store(plan: VisitPlan, fits: list[str]) -> None:
         fingerprint=plan.context.maps_fingerprint,
         versions=dict(plan.context.versions),
     )
-    plan.add(node, "store", mem_gb=0.5, threads=False)
+    plan.add(node, "store", mem_gb=0.5)
     gather(plan, "list_outputs", [(s, "outputs_file") for s in first], ("store", "outputs_files"))
     plan.connect("store", "archive_file", "publish", "intermediate_file")
 

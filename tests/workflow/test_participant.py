@@ -149,13 +149,15 @@ def test_graph_is_acyclic_and_ends_in_publish_node(images: Images, others: Other
 
 def test_nodes_declare_memory_and_threads(images: Images) -> None:
     workflow = build(images, "T1w", "T2w", threads=3)
-    heavy = {"bias", "template", "segment"} | {f"coregister_{name}" for name in CONTRASTS}
+    threads = {"bias": 3, "segment": 3}
     for name, node in nodes_of(workflow).items():
         if name.startswith("list_"):
             assert node.run_without_submitting
             continue
         assert 0 < node._mem_gb <= 4, name
-        assert node._n_procs == node.inputs.threads == (3 if name in heavy else 1), name
+        assert node._n_procs == node.inputs.threads == threads.get(name, 1), name
+    single = nodes_of(build(images, threads=3))
+    assert single["bias"]._n_procs == 1
 
 
 @pytest.mark.parametrize(
