@@ -26,6 +26,7 @@ PACKAGE: Final = "bids_msseg"
 SIGTERM_GRACE_S: Final = 5.0
 """Time after the first SIGTERM from which another one ends the process."""
 SIGTERM_RETRY_S: Final = 0.1
+POOL_CLOSE_S: Final = 1.0
 
 
 class _TerminatedError(BaseException):
@@ -202,6 +203,7 @@ def _report(error: MssegError) -> ExitCode:
 def _report_stop(reason: str, code: ExitCode) -> ExitCode:
     """End the workers, for which Python would wait, log the reason and return the code."""
     _end_workers()
+    _join_threads()
     _log().warning("%s: finished results are kept; run the same command to resume", reason)
     return code
 
@@ -209,6 +211,15 @@ def _report_stop(reason: str, code: ExitCode) -> ExitCode:
 def _end_workers() -> None:
     for child in multiprocessing.active_children():
         child.terminate()
+
+
+def _join_threads() -> None:
+    """Wait until the threads of process pools have ended."""
+    # if one is just closing its pipe, Python prints a traceback after the closing message
+    deadline = time.monotonic() + POOL_CLOSE_S
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _report_crash(error: Exception, *, verbose: int, crash_folder: Path | None) -> ExitCode:
