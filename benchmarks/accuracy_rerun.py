@@ -99,11 +99,11 @@ def held_out_probability(
     training: TrainingContext, visit: LabelledVisit, fold: int, point: CascadePoint
 ) -> Array:
     """Segment a visit by the networks that have not seen a test fold."""
-    from bids_msseg.models.cascade import decide
+    from bids_msseg.models.cascade import fuse
     from bids_msseg.training.protocol import run_on_visit
 
     output = run_on_visit(training, visit, fold)
-    return decide(output.prediction.lesion, output.refinement, point, visit.slice_mm)
+    return fuse(output.prediction.lesion, output.refined, point, visit.slice_mm)
 
 
 def hide(visit: LabelledVisit, hidden: Sequence[str]) -> LabelledVisit:

@@ -51,7 +51,7 @@ from bids_msseg.lesions.comparison.rules import ANY_OVERLAP
 from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.lesions.regions import Region, assign
 from bids_msseg.models.brain_volumes import label_map
-from bids_msseg.models.cascade import decide
+from bids_msseg.models.cascade import fuse
 from bids_msseg.models.weights import CascadePoint
 from bids_msseg.training.data.visits import LabelledVisit
 from bids_msseg.training.protocol import run_on_visit
@@ -152,11 +152,9 @@ def _unseen(bench: Bench, case: Case, point: CascadePoint) -> Segmenter:
         output = run_on_visit(bench.training, visit, case.fold)
         brain = Volume(output.brain.mask, stack.affine)
         maps: dict[str, NDArray[Any]] = {
-            "probability": decide(
-                output.prediction.lesion, output.refinement, point, stack.slice_mm
-            ),
+            "probability": fuse(output.prediction.lesion, output.refined, point, stack.slice_mm),
             "candidate": output.prediction.lesion,
-            "candidates": (output.refinement.lesion > 0).astype(np.uint8),
+            "candidates": (output.refined > 0).astype(np.uint8),
             "anatomy": label_map(output.prediction.anatomy, stack.affine, brain),
         }
         return {name: Volume(data, stack.affine) for name, data in maps.items()}

@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--recipe",
         type=Path,
         help="YAML: seed, folds, steps and rates of both networks (default: the recipe of the "
-        "bundled model, 400 and 300 steps)",
+        "bundled model, but 400 and 300 steps)",
     )
     parser.add_argument(
         "--label-maps",

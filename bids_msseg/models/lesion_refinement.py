@@ -62,7 +62,7 @@ class Crops:
 
 
 class LesionRefinementNet(nn.Module):
-    """CNN-2: two encoders and one decoder that classify voxels and whole candidates."""
+    """CNN-2: two encoders and one decoder that classify candidates; in training also voxels."""
 
     def __init__(self, config: LesionRefinementConfig | None = None) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from bids_msseg.options import CASCADE
 
 __all__ = ["ModelHeader", "find_model", "read_header"]
 
-FORMAT = "bids_msseg-cascade-2"
+FORMAT = "bids_msseg-cascade-3"
 HEADER_KEY = "bids_msseg"
 DEFAULT_MODEL = "cascade-5"
 LONGEST_HEADER = 4 * 2**20
@@ -28,11 +28,9 @@ class CascadePoint:
     """Operating point of a cascade: thresholds and fusion weights."""
 
     candidate_threshold: float = 0.1  # of CNN-1
-    voxel_weight: float = 0.3  # of CNN-2's logits for voxels; CNN-1 has the rest
-    lesion_weight: float = 0.3  # of CNN-2's logits for whole candidates
+    refinement_weight: float = 0.3  # of CNN-2's logit; CNN-1 has the rest
     slice_weight: float = 0.0  # subtracted from the logit per mm of slice thickness above 1 mm
     threshold: float = 0.4  # of the fused probability
-    peak_threshold: float = 0.5  # that the peak of a kept lesion reaches
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from bids_msseg.errors import DataError
 from bids_msseg.io.atomic import open_alone
-from bids_msseg.models.cascade import NetworkOutput, Refinement, run_networks
+from bids_msseg.models.cascade import NetworkOutput, run_networks
 from bids_msseg.models.inference import Array, Prediction, predict
 from bids_msseg.models.lesion_anatomy import LesionAnatomyNet, read_network_weights
 from bids_msseg.models.lesion_refinement import LesionRefinementNet
@@ -124,36 +124,30 @@ def predict_unseen(context: TrainingContext, name: str) -> None:
             visit.brain,
             context.engine,
         )
-        write_output(path, output.prediction, output.refinement)
+        write_output(path, output.prediction, output.refined)
         return
     net = start.unseen.to(context.engine.device)
     seen = predict([net], images, visit.present, visit.brain, context.engine)
     write_output(path, seen, None)
 
 
-def write_output(path: Path, prediction: Prediction, refinement: Refinement | None) -> None:
+def write_output(path: Path, prediction: Prediction, refined: Array | None) -> None:
     """Write the output of the networks for a visit; half precision, 1 mm."""
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {"lesion": prediction.lesion.astype(np.float16), "anatomy": prediction.anatomy}
-    if refinement is not None:
-        arrays |= {
-            "refined_voxels": refinement.voxels.astype(np.float16),
-            "refined_lesion": refinement.lesion.astype(np.float16),
-        }
+    if refined is not None:
+        arrays["refined_lesion"] = refined.astype(np.float16)
     with open_alone(path) as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
 
-def read_output(path: Path) -> tuple[Prediction, Refinement | None]:
+def read_output(path: Path) -> tuple[Prediction, Array | None]:
     """Read what :func:`write_output` wrote."""
     with np.load(path, allow_pickle=False) as file:
         prediction = Prediction(file["lesion"].astype(np.float32), file["anatomy"])
-        if "refined_voxels" not in file:
+        if "refined_lesion" not in file:
             return prediction, None
-        voxels, lesion = (
-            file[name].astype(np.float32) for name in ("refined_voxels", "refined_lesion")
-        )
-        return prediction, Refinement(voxels, lesion)
+        return prediction, file["refined_lesion"].astype(np.float32)
 
 
 def read_unseen(context: TrainingContext, name: str) -> Prediction:
@@ -161,14 +155,14 @@ def read_unseen(context: TrainingContext, name: str) -> Prediction:
     return read_output(context.folder / "unseen" / f"{name}.npz")[0]
 
 
-def read_refined(folder: Path, name: str) -> tuple[Array, Refinement]:
+def read_refined(folder: Path, name: str) -> tuple[Array, Array]:
     """Read CNN-1's probability and CNN-2's output; raises DataError without the latter."""
-    prediction, refinement = read_output(folder / f"{name}.npz")
-    if refinement is None:
+    prediction, refined = read_output(folder / f"{name}.npz")
+    if refined is None:
         raise DataError(
             f"{folder / name}.npz holds no output of CNN-2", hint="delete it, and run again"
         )
-    return prediction.lesion, refinement
+    return prediction.lesion, refined
 
 
 def train_candidate(context: TrainingContext, test: int | None) -> None:
@@ -295,7 +289,7 @@ def run_held_out(
             return
         visit = with_thick_slices(visit)
     output = run_on_visit(context, visit, test)
-    write_output(path, output.prediction, output.refinement)
+    write_output(path, output.prediction, output.refined)
 
 
 def run_on_visit(

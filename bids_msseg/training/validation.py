@@ -59,7 +59,7 @@ def validate(
     context: TrainingContext, files: Sequence[LabelledFiles], tests: Sequence[int]
 ) -> Validation:
     """Choose operating points and score every visit of the test folds on its own grid."""
-    from bids_msseg.models.cascade import decide
+    from bids_msseg.models.cascade import fuse
     from bids_msseg.training.protocol import HELD_OUT, read_refined
 
     points = choose_points(context, tests)
@@ -69,17 +69,17 @@ def validate(
     scores: list[Score] = []
     for test in tests:
         for name in context.split.folds[test]:
-            lesion, refinement = read_refined(context.folder / HELD_OUT, name)
+            lesion, refined = read_refined(context.folder / HELD_OUT, name)
             item, point = by_name[name], points[test]
-            probability = decide(lesion, refinement, point, context.visit(name).slice_mm)
+            probability = fuse(lesion, refined, point, context.visit(name).slice_mm)
             scores.append(_score(context, item, CANDIDATE, lesion, 0.5))
             scores.append(_score(context, item, CASCADE, probability, point.threshold))
             LOGGER.info("scored %s", name)
     if start.refinement is not None:
         for item in files:
             name = item.visit.key
-            lesion, refinement = read_refined(context.folder / "unseen", name)
-            probability = decide(lesion, refinement, start.point, context.visit(name).slice_mm)
+            lesion, refined = read_refined(context.folder / "unseen", name)
+            probability = fuse(lesion, refined, start.point, context.visit(name).slice_mm)
             scores.append(_score(context, item, BEFORE, probability, start.point.threshold))
     path = context.folder / "scores.tsv"
     new_keys = {(record.visit, record.method) for record in scores}

@@ -13,7 +13,7 @@ from bids_msseg.models.lesion_anatomy import LesionAnatomyConfig, LesionAnatomyN
 from bids_msseg.models.lesion_refinement import LesionRefinementConfig, LesionRefinementNet
 from bids_msseg.models.weights import CascadePoint, read_header
 
-POINT = CascadePoint(0.1, 0.2, 0.3, 0.05, 0.4, 0.6)
+POINT = CascadePoint(0.1, 0.2, 0.05, 0.4)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bids_msseg.models.anatomy import CLASSES, Anatomy
-from bids_msseg.models.cascade import Refinement, fuse, refine, require_peak, segment
+from bids_msseg.models.cascade import fuse, refine, segment
 from bids_msseg.models.checkpoint import LesionCascade
 from bids_msseg.models.crops import (
     CropSource,
@@ -136,34 +136,23 @@ def test_refinement_is_zero_outside_candidates(source: CropSource) -> None:
     net = LesionRefinementNet(LesionRefinementConfig((4, 6, 8))).eval()
     found = refine(net, source, Engine(), batch=1)
     outside = source.pieces == 0
-    assert not found.voxels[outside].any()
-    assert not found.lesion[outside].any()
-    assert (found.lesion[~outside] > 0).all()
-    assert len(np.unique(found.lesion[source.pieces == 1])) == 1
+    assert not found[outside].any()
+    assert (found[~outside] > 0).all()
+    assert len(np.unique(found[source.pieces == 1])) == 1
 
 
 def test_fusion_is_weighted_mean_of_logits_minus_slice_term() -> None:
     one = np.full((1, 1, 1), 0.8, np.float32)
-    lesion, voxels = np.full_like(one, 0.5), np.full_like(one, 0.2)
-    fused = fuse(one, Refinement(voxels, lesion), CascadePoint(0.1, 0.25, 0.25), 1.0)
-    expected = 0.5 * np.log(4) + 0.25 * np.log(0.25)
+    refined = np.full_like(one, 0.2)
+    fused = fuse(one, refined, CascadePoint(0.1, 0.25), 1.0)
+    expected = 0.75 * np.log(4) + 0.25 * np.log(0.25)
     assert float(fused[0, 0, 0]) == pytest.approx(1 / (1 + np.exp(-expected)), abs=1e-5)
-    point = CascadePoint(0.1, 0.25, 0.25, slice_weight=0.1)
-    thick = fuse(one, Refinement(voxels, lesion), point, slice_mm=6.0)
+    point = CascadePoint(0.1, 0.25, slice_weight=0.1)
+    thick = fuse(one, refined, point, slice_mm=6.0)
     assert float(thick[0, 0, 0]) == pytest.approx(1 / (1 + np.exp(0.5 - expected)), abs=1e-5)
-    thin = fuse(one, Refinement(voxels, lesion), point, slice_mm=0.8)
+    thin = fuse(one, refined, point, slice_mm=0.8)
     np.testing.assert_array_equal(thin, fused)
-    nowhere = Refinement(np.zeros_like(one), np.zeros_like(one))
-    assert float(fuse(one, nowhere, CascadePoint(), 1.0)[0, 0, 0]) == 0
-
-
-def test_components_without_peak_fall_below_threshold() -> None:
-    probability = np.array([0.4, 0.9, 0.0, 0.4, 0.5, 0.0, 0.2], np.float32).reshape(7, 1, 1)
-    changed = require_peak(probability, threshold=0.3, peak_threshold=0.6).ravel()
-    assert changed[[0, 1, 2, 5, 6]].tolist() == probability.ravel()[[0, 1, 2, 5, 6]].tolist()
-    assert (changed[[3, 4]] < 0.3).all()
-    assert changed[4] == pytest.approx(0.297)
-    assert changed[3] / changed[4] == pytest.approx(0.8)
+    assert float(fuse(one, np.zeros_like(one), CascadePoint(), 1.0)[0, 0, 0]) == 0
 
 
 @pytest.mark.parametrize("fast", [False, True])

@@ -40,7 +40,7 @@ def test_slice_weight_lowers_probability_of_thick_slices(
     bright_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = load_cascade(bright_model)
-    weighted = replace(whole, point=replace(whole.point, slice_weight=0.2, peak_threshold=0.0))
+    weighted = replace(whole, point=replace(whole.point, slice_weight=0.2))
     monkeypatch.setattr(checkpoint, "load_cascade", lambda _: weighted)
     brain = np.ones(SHAPE, bool)
     images = np.zeros((3, *SHAPE), np.float32)

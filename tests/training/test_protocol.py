@@ -213,9 +213,9 @@ def test_finished_stages_are_not_trained_again(trained: TrainingContext) -> None
     assert not _same(
         refinement_net(trained, 0).state_dict(), refinement_net(trained, None).state_dict()
     )
-    lesion, refinement = read_refined(trained.folder / "held-out", "sub-a1")
-    assert lesion.shape == refinement.voxels.shape == trained.visit("sub-a1").brain.shape
-    assert refinement.lesion.max() > 0
+    lesion, refined = read_refined(trained.folder / "held-out", "sub-a1")
+    assert lesion.shape == refined.shape == trained.visit("sub-a1").brain.shape
+    assert refined.max() > 0
     before = _files(trained)
     for stage in plan_stages(SPLIT):
         run_stage(trained, stage)
