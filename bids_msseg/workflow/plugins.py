@@ -55,7 +55,7 @@ class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
         self.folder = str(Path.cwd())
         self.submitted = 0
         self.results: dict[int, dict[str, Any]] = {}
-        # nipype collects garbage at every poll: without this, as much CPU time as a registration
+        # nipype collects garbage at every poll, which is slow if it searches the imported modules
         gc.freeze()
         self.pool: ProcessPoolExecutor = self._new_pool()
 
