@@ -46,7 +46,7 @@ def main() -> int:
         if code or not records:
             return code or 1
         record = json.loads(records[0].read_text(encoding="utf-8"))
-        _print(record, _cpu_seconds(out / "logs" / "resources.tsv"), wall, options)
+        _print(record, _read_usage(out / "logs" / "resources.tsv"), wall, options)
     return 0
 
 
@@ -86,17 +86,21 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _cpu_seconds(table: Path) -> dict[str, float]:
-    """Read the CPU seconds of each step, over all processors."""
+def _read_usage(table: Path) -> dict[str, tuple[float, float]]:
+    """Read the CPU seconds of each step, over all processors, and its peak memory in GiB."""
     with table.open(encoding="utf-8", newline="") as stream:
         rows = csv.DictReader(stream, delimiter="\t")
-        return {row["step"]: float(row["cpu_seconds"]) for row in rows}
+        return {row["step"]: (float(row["cpu_seconds"]), float(row["memory_gb"])) for row in rows}
 
 
 def _print(
-    record: dict[str, object], cpu: dict[str, float], wall: float, options: argparse.Namespace
+    record: dict[str, object],
+    steps: dict[str, tuple[float, float]],
+    wall: float,
+    options: argparse.Namespace,
 ) -> None:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = {step: seconds for step, (seconds, _) in steps.items()}
     timings: dict[str, float] = record["timings_s"]  # type: ignore[assignment]
     model: dict[str, str] = record["model"]  # type: ignore[assignment]
     print(
@@ -112,7 +116,9 @@ def _print(
     other_seconds = max(0.0, wall - sum(timings.values()))
     print(f"| start-up, index, report | {other_seconds:.1f} | {total - sum(cpu.values()):.2f} |")
     print(f"| **whole visit** | **{wall:.1f}** | **{total:.1f}** |")
-    print(f"\npeak memory of a process {usage.ru_maxrss / 2**20:.2f} GiB")
+    # the resource monitor resets the kernel's count before each step
+    peak = max(usage.ru_maxrss / 2**20, *(memory for _, memory in steps.values()))
+    print(f"\npeak memory of a process {peak:.2f} GiB")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from bids_msseg.workflow.plugins import SteadyMultiProcPlugin
 
 TOP = "bids_msseg"
 LOGGER = logging.getLogger("bids_msseg")
-QUICK_POLL_S = 0.2
+QUICK_POLL_S = 0.01  # SteadyMultiProcPlugin waits for events
 NO_JOB = "the scheduler did not accept a job"
 StepCallback = Callable[[str, str], None]
 

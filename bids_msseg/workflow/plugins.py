@@ -29,6 +29,8 @@ from bids_msseg.resources import resolve_resources
 from bids_msseg.streams import tolerant_stream
 
 KILLED = "a worker process was killed"
+MAX_WAIT_S = 0.5
+"""Longest wait for the end of a node between two looks at the state of all."""
 LOGGER = logging.getLogger("bids_msseg")
 PR_SET_PDEATHSIG = 1  # prctl(2)
 PROGRAMS = {
@@ -55,6 +57,7 @@ class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
         self.folder = str(Path.cwd())
         self.submitted = 0
         self.results: dict[int, dict[str, Any]] = {}
+        self._changed = threading.Event()  # a node ended
         # nipype collects garbage at every poll, which is slow if it searches the imported modules
         gc.freeze()
         self.pool: ProcessPoolExecutor = self._new_pool()
@@ -88,6 +91,16 @@ class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
     def _clear_task(self, taskid: int) -> None:
         del self.results[taskid]
 
+    def _send_procs_to_workers(self, updatehash: bool = False, graph: Any = None) -> None:
+        super()._send_procs_to_workers(updatehash, graph)
+        # nipype only polls: waiting for an event starts the next node without the delay of a poll
+        self._changed.wait(MAX_WAIT_S)
+        self._changed.clear()
+
+    def _task_finished_cb(self, jobid: int, cached: bool = False) -> None:
+        super()._task_finished_cb(jobid, cached)
+        self._changed.set()
+
     def _store_result(self, taskid: int, name: str, future: Future[Any]) -> None:
         """Store the result of a node, or an error message if there is none."""
         if future.cancelled():
@@ -95,11 +108,12 @@ class SteadyMultiProcPlugin(MultiProcPlugin):  # type: ignore[misc]
         error = future.exception()
         if error is None:
             self.results[taskid] = future.result()
-            return
-        if isinstance(error, BrokenProcessPool):
-            self.killed.add(name)
-        message = f"{KILLED}: {error}\n"
-        self.results[taskid] = {"result": None, "traceback": [message], "taskid": taskid}
+        else:
+            if isinstance(error, BrokenProcessPool):
+                self.killed.add(name)
+            message = f"{KILLED}: {error}\n"
+            self.results[taskid] = {"result": None, "traceback": [message], "taskid": taskid}
+        self._changed.set()
 
     def close(self, *, wait: bool) -> None:
         """End the workers; without ``wait``, running nodes continue until the caller ends them."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +83,28 @@ def test_plugin_runs_all_nodes_without_killed_worker(workflow: Workflow, tmp_pat
 
 def list_of(seconds: float) -> list[float]:
     return [seconds]
+
+
+def test_every_end_of_a_node_wakes_the_plugin(
+    workflow: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [Node(Act(), name=f"node{number}") for number in range(3)]
+    for before, after in itertools.pairwise(nodes):
+        workflow.connect(before, ("seconds", list_of), after, "after")
+    woken: list[bool] = []
+    wait = threading.Event.wait
+
+    def noted_wait(event: threading.Event, timeout: float | None = None) -> bool:
+        woken.append(wait(event, timeout))
+        return woken[-1]
+
+    monkeypatch.setattr("bids_msseg.workflow.plugins.MAX_WAIT_S", 30)
+    plugin = SteadyMultiProcPlugin({"n_procs": 1, "memory_gb": 4})
+    plugin._changed.wait = partial(noted_wait, plugin._changed)  # type: ignore[method-assign]
+    workflow.run(plugin=plugin)
+    plugin.close(wait=True)
+    assert len(woken) >= len(nodes)
+    assert all(woken)
 
 
 def test_workers_ignore_sigint() -> None:
