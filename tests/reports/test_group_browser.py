@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from bids_msseg.bids.record import VisitRecord
 from bids_msseg.reports.group.report import write_group
@@ -193,7 +193,7 @@ def test_click_on_plot_dot_selects_one_participant(page: Page) -> None:
 def test_pictures_are_loaded_from_files(page: Page) -> None:
     assert page.locator(".contact img").count() == 1
     page.locator(".contact img").scroll_into_view_if_needed()
-    page.wait_for_function("document.querySelector('.contact img').naturalWidth === 300")
+    expect(page.locator(".contact img")).to_have_js_property("naturalWidth", 300)
     assert page.locator(".contact img").get_attribute("src") == PICTURE
     page.locator("[data-turn=next]").click()
     assert page.locator("#sheet").is_hidden()
