@@ -61,7 +61,7 @@ def write_small_net(path: Path) -> Path:
         for parameter in second.parameters():
             parameter.zero_()
         second.lesion[2].bias.fill_(3.0)
-    point = CascadePoint(0.005, refinement_offset=20.0, threshold=0.5)
+    point = CascadePoint(0.005, refinement_weight=0.0, threshold=0.5)
     save_cascade(path, [first], second, name=path.stem, version="0", point=point)
     return path
 

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from bids_msseg.models.brain_mask import BrainMask, correct_brain_mask
-from bids_msseg.models.candidates import EPSILON, logit
 from bids_msseg.models.checkpoint import LesionCascade
 from bids_msseg.models.crops import CropSource, as_crops, cut_crops, prepare_crops
 from bids_msseg.models.engine import Engine
@@ -19,6 +18,8 @@ from bids_msseg.models.lesion_anatomy import LesionAnatomyNet
 from bids_msseg.models.lesion_refinement import LesionRefinementNet
 from bids_msseg.models.weights import CascadePoint
 
+EPSILON = 1e-4
+"""Probabilities are kept this far from 0 and 1 before their logits are averaged."""
 FAST_STRIDE = TILE - 16
 
 
@@ -54,14 +55,23 @@ def _run_on_candidates(
 
 
 def fuse(lesion: Array, refined: Array, point: CascadePoint, slice_mm: float) -> Array:
-    """Fuse CNN-1 (``lesion``) and CNN-2 by the lower logit of both; 0 outside candidates.
+    """Fuse CNN-1 (``lesion``) and CNN-2 by weighted mean logits; 0 outside candidates.
 
-    CNN-2's logit is raised by ``refinement_offset``. CNN-1's is lowered by ``slice_weight`` per mm
-    above 1 mm, because it outlines the blurred lesions of thick slices too large.
+    The logit is lowered by ``slice_weight`` per mm above 1 mm, because the networks outline the
+    blurred lesions of thick slices too large.
     """
-    first = logit(lesion) - point.slice_weight * max(slice_mm - 1, 0)
-    lower = np.minimum(first, logit(refined) + point.refinement_offset)
-    return np.where(refined > 0, 1 / (1 + np.exp(-lower)), 0).astype(np.float32)
+    # a logarithmic opinion pool: Genest and Zidek 1986, doi:10.1214/ss/1177013825
+    weight = point.refinement_weight
+    total = (1 - weight) * _logit(lesion) + weight * _logit(refined)
+    total -= point.slice_weight * max(slice_mm - 1, 0)
+    fused = 1 / (1 + np.exp(-total))
+    return np.where(refined > 0, fused, 0).astype(np.float32)
+
+
+def _logit(probability: Array) -> Array:
+    bounded = np.clip(probability, EPSILON, 1 - EPSILON)
+    logit: Array = np.log(bounded / (1 - bounded))
+    return logit
 
 
 @dataclass(frozen=True, slots=True)

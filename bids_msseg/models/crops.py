@@ -10,31 +10,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bids_msseg.lesions.instances import label_lesions
 from bids_msseg.models.anatomy import Anatomy
-from bids_msseg.models.boxes import cut
-from bids_msseg.models.candidates import EPSILON, Boxes, find_candidates, logit
+from bids_msseg.models.boxes import cut, split_into_pieces
 from bids_msseg.models.inference import BACKGROUND, Array, Prediction
 from bids_msseg.models.lesion_anatomy import CONTRASTS
-from bids_msseg.models.lesion_refinement import COARSE, COARSE_MM, FINE, LOGIT_SCALE, Crops
+from bids_msseg.models.lesion_refinement import COARSE, COARSE_MM, FINE, Crops
 
 Item = tuple[Tensor, ...]
 MIN_SHARE = 0.05
-LOWEST = float(np.log(EPSILON / (1 - EPSILON)))
-"""Logit of no lesion."""
+MIN_VOXELS = 3
+"""Smaller components could not become a lesion of 3 mm³."""
 
 
 @dataclass(frozen=True, slots=True)
 class CropSource:
     """Prepared data of a visit from which crops of candidates are cut."""
 
-    images: NDArray[np.float16]  # BACKGROUND outside the brain; missing contrasts are 0
+    images: Array  # BACKGROUND outside the brain; missing contrasts are 0
     present: NDArray[np.bool_]
-    lesion: NDArray[np.float16]  # CNN-1's logit over LOGIT_SCALE, 1 mm
-    anatomy: NDArray[np.float16]  # 2 mm, no background inside the brain
-    coarse: Array  # images, lesion and anatomy at 4 mm
+    anatomy: Array  # 2 mm, no background inside the brain
+    coarse: Array  # images and anatomy at 4 mm
     extent: tuple[tuple[int, int], ...]  # first and last brain voxel per axis
-    pieces: NDArray[np.int32]  # candidates 1..n
-    boxes: Boxes
+    pieces: NDArray[np.int32]  # candidates 1..n, large ones split
+    boxes: tuple[tuple[slice, slice, slice], ...]
 
 
 def prepare_crops(
@@ -45,7 +44,8 @@ def prepare_crops(
     threshold: float,
 ) -> CropSource:
     """Find candidates in a CNN-1 prediction and pool the data of the coarse crops."""
-    pieces, boxes = find_candidates(prediction.lesion, threshold)
+    labels = label_lesions(prediction.lesion >= threshold, voxel_volume=1.0, min_volume=MIN_VOXELS)
+    pieces, boxes = split_into_pieces(labels)
     masked_images = np.where(brain, images.astype(np.float32), np.float32(BACKGROUND))
     acquired = np.asarray(present, bool)
     masked_images[~acquired] = 0
@@ -53,19 +53,8 @@ def prepare_crops(
         acquired[:, None, None, None], masked_images - np.float32(BACKGROUND), np.float32(0)
     )
     anatomy = without_background(prediction.anatomy, brain)
-    # outside the image, coarse crops are 0
-    wide = (logit(pool(prediction.lesion[None], COARSE_MM)) - LOWEST) / LOGIT_SCALE
-    coarse = np.concatenate([pool(above, COARSE_MM), wide, pool(anatomy, COARSE_MM // 2)])
-    return CropSource(
-        masked_images.astype(np.float16),
-        acquired,
-        (logit(prediction.lesion) / LOGIT_SCALE).astype(np.float16),
-        anatomy.astype(np.float16),
-        coarse,
-        _extent(brain),
-        pieces,
-        boxes,
-    )
+    coarse = np.concatenate([pool(above, COARSE_MM), pool(anatomy, COARSE_MM // 2)])
+    return CropSource(masked_images, acquired, anatomy, coarse, _extent(brain), pieces, boxes)
 
 
 def without_background(anatomy: NDArray[np.floating], brain: NDArray[np.bool_]) -> Array:
@@ -120,10 +109,9 @@ def cut_crops(source: CropSource, piece: int, centre: Sequence[int]) -> Item:
     """Cut the input of one candidate (from 0) about ``centre``, moved to even coordinates."""
     even_centre = [2 * (int(at) // 2) for at in centre]
     fine = (FINE,) * 3
-    images = cut(source.images, even_centre, fine, fill=BACKGROUND).astype(np.float32)
+    images = cut(source.images, even_centre, fine, fill=BACKGROUND)
     images[~source.present] = 0
     candidate = (cut(source.pieces, even_centre, fine) == piece + 1).astype(np.float32)
-    lesion = cut(source.lesion, even_centre, fine, fill=LOWEST / LOGIT_SCALE).astype(np.float32)
     half = cut(source.anatomy, [at // 2 for at in even_centre], (FINE // 2,) * 3).astype(
         np.float32
     )
@@ -137,14 +125,7 @@ def cut_crops(source: CropSource, piece: int, centre: Sequence[int]) -> Item:
     images_at, anatomy_at = coarse[:CONTRASTS], coarse[CONTRASTS:]
     position = _relative_position(source.extent, coarse_centre)
     joined = np.concatenate([images_at, mark[None], anatomy_at, position]).astype(np.float32)
-    arrays = (
-        images,
-        candidate[None],
-        lesion[None],
-        half,
-        joined,
-        source.present.astype(np.float32),
-    )
+    arrays = (images, candidate[None], half, joined, source.present.astype(np.float32))
     return tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
 
 
@@ -167,4 +148,5 @@ def _centre_in_box(source: CropSource, piece: int, coarse_centre: Sequence[int])
 
 def as_crops(items: Sequence[Tensor]) -> Crops:
     """Convert the batched tensors of :func:`cut_crops` to :class:`Crops`."""
-    return Crops(*items)
+    images, candidate, anatomy, coarse, present = items
+    return Crops(images, candidate, anatomy, coarse, present)

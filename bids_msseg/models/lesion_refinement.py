@@ -21,8 +21,6 @@ FINE = 32
 """Edge of the fine crop in voxels of 1 mm."""
 COARSE, COARSE_MM = 24, 4
 """Edge of the coarse crop in voxels, and their size in mm."""
-LOGIT_SCALE = 4.0
-"""Divides CNN-1's lesion logits, so that they have the range of the images."""
 PLACE = 3
 """Place in the brain along each axis, from 0 to 1."""
 
@@ -58,9 +56,8 @@ class Crops:
 
     images: Tensor  # FLAIR, T1w, T2w in SDs of the brain, 32³ voxels at 1 mm
     candidate: Tensor  # 32³ voxels at 1 mm
-    lesion: Tensor  # CNN-1's lesion logit over LOGIT_SCALE, 32³ voxels at 1 mm
     anatomy: Tensor  # 16³ voxels at 2 mm
-    coarse: Tensor  # images, candidate, lesion, anatomy, place in the brain; 24³ voxels at 4 mm
+    coarse: Tensor  # images, candidate, anatomy, place in the brain; 24³ voxels at 4 mm
     present: Tensor  # (N, 3), 1 for acquired contrasts
 
 
@@ -71,8 +68,8 @@ class LesionRefinementNet(nn.Module):
         super().__init__()
         self.config = config or LesionRefinementConfig()
         widths = self.config.widths
-        fine = (CONTRASTS + 2) * FOLD**3 + CLASSES + CONTRASTS
-        coarse = CONTRASTS + 2 + CLASSES + PLACE + CONTRASTS
+        fine = (CONTRASTS + 1) * FOLD**3 + CLASSES + CONTRASTS
+        coarse = CONTRASTS + 1 + CLASSES + PLACE + CONTRASTS
         self.fine = nn.ModuleList([ConvBlock(a, b) for a, b in pairwise((fine, *widths))])
         self.coarse = nn.ModuleList([ConvBlock(a, b) for a, b in pairwise((coarse, *widths))])
         self.join = nn.Linear(2 * widths[-1], widths[-1])
@@ -95,14 +92,8 @@ class LesionRefinementNet(nn.Module):
             grown = F.interpolate(features, scale_factor=2.0, mode="nearest")
             features = self.decoder[level](torch.cat([grown, skips[level]], 1))
         pooled = _over_candidate(features, F.max_pool3d(crops.candidate, FOLD))
-        change = self.lesion(torch.cat([pooled, deepest, summary], 1)).squeeze(1)
-        return unfold(self.voxels(features)), mean_logit(crops) + change
-
-
-def mean_logit(crops: Crops) -> Tensor:
-    """Average CNN-1's lesion logit over each candidate, shape (N,)."""
-    total = (crops.lesion * crops.candidate).sum((1, 2, 3, 4))
-    return LOGIT_SCALE * total / crops.candidate.sum((1, 2, 3, 4)).clamp_min(1.0)
+        whole = self.lesion(torch.cat([pooled, deepest, summary], 1)).squeeze(1)
+        return unfold(self.voxels(features)), whole
 
 
 def _encode(blocks: nn.ModuleList, features: Tensor) -> list[Tensor]:
@@ -119,7 +110,7 @@ def _maps(present: Tensor, like: Tensor) -> Tensor:
 
 def _fine_input(crops: Crops) -> Tensor:
     """Fold 1 mm voxels into channels beside the anatomy at 2 mm."""
-    volumes = torch.cat([crops.images, crops.candidate, crops.lesion], 1)
+    volumes = torch.cat([crops.images, crops.candidate], 1)
     count, channels, x, y, z = volumes.shape
     blocks = volumes.reshape(count, channels, x // 2, 2, y // 2, 2, z // 2, 2)
     folded = blocks.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)

@@ -16,7 +16,7 @@ from bids_msseg.options import CASCADE
 
 __all__ = ["ModelHeader", "find_model", "read_header"]
 
-FORMAT = "bids_msseg-cascade-4"
+FORMAT = "bids_msseg-cascade-3"
 HEADER_KEY = "bids_msseg"
 DEFAULT_MODEL = "cascade-5"
 LONGEST_HEADER = 4 * 2**20
@@ -25,10 +25,10 @@ DIGEST_KEY = "tensors_sha256"
 
 @dataclass(frozen=True, slots=True)
 class CascadePoint:
-    """Operating point of a cascade: thresholds and terms of the fusion."""
+    """Operating point of a cascade: thresholds and fusion weights."""
 
     candidate_threshold: float = 0.1  # of CNN-1
-    refinement_offset: float = 1.5  # added to CNN-2's logit
+    refinement_weight: float = 0.3  # of CNN-2's logit; CNN-1 has the rest
     slice_weight: float = 0.0  # subtracted from the logit per mm of slice thickness above 1 mm
     threshold: float = 0.4  # of the fused probability
 

@@ -84,11 +84,12 @@ def refinement_step(
     net: LesionRefinementNet, items: tuple[Tensor, ...], engine: Engine
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of a batch of ``CandidateCrops``, and the voxel Dice."""
-    *inputs, share, real = (item.to(engine.device, non_blocking=True) for item in items)
-    crops = Crops(*inputs)
+    images, candidate, anatomy, coarse, present, share, real = (
+        item.to(engine.device, non_blocking=True) for item in items
+    )
     with engine.autocast():
-        voxels, lesion = net(crops)
-    loss, dice = refinement_loss(voxels.float(), lesion.float(), crops.candidate, share, real)
+        voxels, lesion = net(Crops(images, candidate, anatomy, coarse, present))
+    loss, dice = refinement_loss(voxels.float(), lesion.float(), candidate, share, real)
     return loss, dice.detach()
 
 

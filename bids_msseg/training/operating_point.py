@@ -1,4 +1,4 @@
-"""Choice of the terms of the fusion on held-out visits."""
+"""Choice of fusion weights and thresholds on held-out visits."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ from bids_msseg.models.inference import Array
 from bids_msseg.models.weights import CascadePoint
 from bids_msseg.training.data.visits import LabelledVisit
 
-NO_EFFECT = 20.0
-"""Offset of CNN-2's logit above which it is never the lower one."""
-OFFSETS = (1.0, 1.25, 1.5, 2.0, NO_EFFECT)
-"""Of CNN-2's logit."""
+WEIGHTS = (0.0, 0.2, 0.4)
+"""Of CNN-2."""
 SLICE_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4)
 THRESHOLD = 0.5
 """Of the final probability; one chosen on few sites suits other sites worse."""
@@ -102,7 +100,7 @@ def _number_lesions(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
 
 
 class PointChooser:
-    """Choice of the terms with the best Dice and lesion F1 on held-out visits."""
+    """Choice of the weights with the best Dice and lesion F1 on held-out visits."""
 
     def __init__(
         self,
@@ -113,8 +111,8 @@ class PointChooser:
         self.visits = tuple(visits)
         default = CascadePoint(candidate_threshold=candidate_threshold, threshold=THRESHOLD)
         self._points = [
-            replace(default, refinement_offset=offset, slice_weight=slice_weight)
-            for offset, slice_weight in product(OFFSETS, slice_weights)
+            replace(default, refinement_weight=weight, slice_weight=slice_weight)
+            for weight, slice_weight in product(WEIGHTS, slice_weights)
         ]
         self._lesions = [_number_lesions(visit.truth) for visit in self.visits]
         rows = range(len(self.visits))

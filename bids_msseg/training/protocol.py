@@ -1,7 +1,7 @@
 """Training of a cascade on labelled patients, from networks that have not seen them.
 
 CNN-2 is trained on candidates of the starting CNN-1, which has seen none of the visits, so that no
-inner folds are needed; with label maps also on its candidates in whole synthetic heads.
+inner folds are needed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,11 +24,7 @@ from bids_msseg.models.lesion_refinement import LesionRefinementNet
 from bids_msseg.trainer.fit import fit, is_finished
 from bids_msseg.trainer.log_watch import log_line
 from bids_msseg.training.context import TrainingContext
-from bids_msseg.training.data.candidates import (
-    CandidateCrops,
-    LabelledCandidates,
-    label_candidates,
-)
+from bids_msseg.training.data.candidates import CandidateCrops, label_candidates
 from bids_msseg.training.data.folds import MIN_FOLDS, FoldSet, Split
 from bids_msseg.training.data.labelled import LabelledDataset, with_thick_slices
 from bids_msseg.training.data.mixed import MixedDataset
@@ -39,19 +34,15 @@ from bids_msseg.training.data.painting import (
     prepare_painting,
     save_painting,
 )
-from bids_msseg.training.data.visits import LabelledVisit, load_visit, save_visit
+from bids_msseg.training.data.visits import LabelledVisit
 from bids_msseg.training.losses import lesion_anatomy_step, refinement_step
 from bids_msseg.training.synthesis.dataset import SyntheticDataset
-from bids_msseg.training.synthesis.heads import head_name, synthesize_head
 from bids_msseg.training.synthesis.label_maps import read_label_maps, read_lesion_bank
-from bids_msseg.training.synthesis.tissues import load_label_map
 
 RELEASE = "release"
 """Name of the networks that are trained on every visit."""
 HELD_OUT, THICKENED = "held-out", "held-out-thick"
 """Folders of the output for visits as acquired, and with thin slices averaged to thick ones."""
-SYNTHETIC = "synthetic"
-"""Folder of whole synthetic heads and, in ``unseen``, of their predictions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +50,10 @@ class Stage:
     """One stage of a training and the names of the stages that it needs."""
 
     name: str
-    kind: str  # unseen, synthetic, candidate, refinement, held-out or held-out-thick
+    kind: str  # unseen, candidate, refinement, held-out or held-out-thick
     fold: int | None = None  # test fold that stays unseen, None for the release
     visit: str = ""  # of the kinds that do not train
     needs: tuple[str, ...] = ()
-    number: int = 0  # of a synthetic head
 
     @property
     def trains(self) -> bool:
@@ -77,11 +67,7 @@ def network_name(kind: str, test: int | None) -> str:
 
 
 def plan_stages(
-    split: Split,
-    tests: Sequence[int] | None = None,
-    *,
-    release: bool = True,
-    synthetic_heads: int = 0,
+    split: Split, tests: Sequence[int] | None = None, *, release: bool = True
 ) -> tuple[Stage, ...]:
     """List the stages of a training, each after those that it needs; all folds are test folds.
 
@@ -89,22 +75,16 @@ def plan_stages(
     """
     members = split.members(split.everything)
     stages = [Stage(f"unseen-{name}", "unseen", visit=name) for name in members]
-    heads = [
-        Stage(head_name(number), "synthetic", number=number) for number in range(synthetic_heads)
-    ]
-    stages += heads
     held = held_out_folds(split) if tests is None else tuple(tests)
     for test in (*held, *((None,) if release else ())):
         folds = split.everything if test is None else split.without(test)
         needs = tuple(f"unseen-{name}" for name in split.members(folds))
         nets = tuple(network_name(kind, test) for kind in ("candidate", "refinement"))
-        stages.append(Stage(nets[0], "candidate", test, needs=needs))
-        needs += tuple(head.name for head in heads)
-        stages.append(Stage(nets[1], "refinement", test, needs=needs))
+        stages += [Stage(name, name.partition("-")[0], test, needs=needs) for name in nets]
         tested = () if test is None else split.folds[test]
         for kind in (HELD_OUT, THICKENED) if len(held) >= MIN_FOLDS else (HELD_OUT,):
             stages += [Stage(f"{kind}-{name}", kind, test, name, nets) for name in tested]
-    order = ("unseen", "synthetic", "candidate", "refinement", HELD_OUT, THICKENED)
+    order = ("unseen", "candidate", "refinement", HELD_OUT, THICKENED)
     return tuple(sorted(stages, key=lambda stage: order.index(stage.kind)))
 
 
@@ -118,8 +98,6 @@ def run_stage(context: TrainingContext, stage: Stage) -> str:
     if stage.kind == "unseen":
         predict_unseen(context, stage.visit)
         place_lesions(context, stage.visit)
-    elif stage.kind == "synthetic":
-        find_synthetic(context, stage.number)
     elif stage.kind == "candidate":
         train_candidate(context, stage.fold)
     elif stage.kind == "refinement":
@@ -151,29 +129,6 @@ def predict_unseen(context: TrainingContext, name: str) -> None:
     net = start.unseen.to(context.engine.device)
     seen = predict([net], images, visit.present, visit.brain, context.engine)
     write_output(path, seen, None)
-
-
-def count_synthetic_heads(context: TrainingContext) -> int:
-    """Return the number of synthetic heads that CNN-2 learns from: none without label maps."""
-    recipe = context.recipe
-    used = context.label_maps is not None and recipe.synthetic_candidates > 0
-    return recipe.synthetic_heads if used else 0
-
-
-def find_synthetic(context: TrainingContext, number: int) -> None:
-    """Make a synthetic head, and predict it with the starting CNN-1."""
-    folder, name = context.folder / SYNTHETIC, head_name(number)
-    if (folder / "unseen" / f"{name}.npz").is_file() or context.label_maps is None:
-        return
-    paths = sorted(context.label_maps.glob("*.npz"))
-    label_map = load_label_map(paths[number % len(paths)])
-    visit = synthesize_head(label_map, 9000 + context.recipe.seed, number)
-    images = visit.images.astype(np.float32)
-    net = context.networks().unseen.to(context.engine.device)
-    seen = predict([net], images, visit.present, visit.brain, context.engine)
-    folder.mkdir(exist_ok=True)
-    save_visit(visit, folder / f"{name}.npz")
-    write_output(folder / "unseen" / f"{name}.npz", seen, None)
 
 
 def write_output(path: Path, prediction: Prediction, refined: Array | None) -> None:
@@ -280,10 +235,8 @@ def train_refinement(context: TrainingContext, test: int | None) -> None:
     if is_finished(context.checkpoint(stage), recipe.refinement):
         return
     found = [
-        label_candidates(
-            context.visit(name), read_unseen(context, name), recipe.candidate_threshold
-        )
-        for name in context.split.members(context.training_folds(test))
+        label_candidates(visit, read_unseen(context, visit.name), recipe.candidate_threshold)
+        for visit in context.training_visits(test)
     ]
     if not any(one.source.boxes for one in found):
         return
@@ -291,33 +244,13 @@ def train_refinement(context: TrainingContext, test: int | None) -> None:
     torch.manual_seed(seed)
     fit(
         context.networks().refinement or LesionRefinementNet(recipe.refinement_net),
-        _mix_candidates(context, found, seed),
+        CandidateCrops(found, seed),
         replace(recipe.refinement, seed=seed),
         context.engine,
         context.checkpoint(stage),
         report=partial(log_line, context.folder / "logs", stage),
         step_loss=refinement_step,
     )
-
-
-def _mix_candidates(
-    context: TrainingContext, found: Sequence[LabelledCandidates], seed: int
-) -> Dataset[Any]:
-    """Mix candidates of labelled visits and those of synthetic heads."""
-    labelled, share = CandidateCrops(found, seed), context.recipe.synthetic_candidates
-    folder = context.folder / SYNTHETIC
-    synthetic = [
-        label_candidates(
-            load_visit(folder / f"{name}.npz"),
-            read_output(folder / "unseen" / f"{name}.npz")[0],
-            context.recipe.candidate_threshold,
-        )
-        for name in map(head_name, range(count_synthetic_heads(context)))
-    ]
-    if not any(one.source.boxes for one in synthetic):
-        return labelled
-    others = CandidateCrops(synthetic, seed + 1)
-    return MixedDataset((labelled, others), (1 - share, share), seed + 2)
 
 
 def candidate_net(context: TrainingContext, test: int | None) -> LesionAnatomyNet:

@@ -21,7 +21,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, slots=True)
 class CascadeRecipe:
-    """Settings of a training; defaults: ``training/cascade-5.yaml`` with fewer steps."""
+    """Settings of a training; defaults: ``training/cascade-5.yaml`` with fewer steps of CNN-1."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     seed: Integer = 7
@@ -34,8 +34,6 @@ class CascadeRecipe:
     paint_chance: Share = 0.4
     painted_sets: Count = 12  # per visit
     candidate_threshold: Share = 0.1
-    synthetic_heads: Count = 20  # whose candidates CNN-2 learns from, with label maps
-    synthetic_candidates: Share = 0.5  # of the crops; the others are of labelled visits
     size: Annotated[Integer, Field(ge=32, multiple_of=16)] = 96  # voxels of 1 mm
     # shapes of networks without starting weights
     candidate_net: LesionAnatomyConfig = field(default_factory=LesionAnatomyConfig)

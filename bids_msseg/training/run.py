@@ -47,12 +47,7 @@ def train_cascade(
     from bids_msseg.trainer.log_watch import show_progress
     from bids_msseg.trainer.process_group import rank_and_size, rank_zero_first
     from bids_msseg.trainer.schedule import run_in_order
-    from bids_msseg.training.protocol import (
-        count_synthetic_heads,
-        held_out_folds,
-        plan_stages,
-        run_stage,
-    )
+    from bids_msseg.training.protocol import held_out_folds, plan_stages, run_stage
 
     # every process of a group has a device of its own
     engine = choose_engine(options.device)
@@ -61,12 +56,7 @@ def train_cascade(
     )
     tests = tuple(sorted(set(options.test_folds))) or held_out_folds(context.split)
     LOGGER.info("training on %d visits, %d test folds", len(files), len(tests))
-    stages = plan_stages(
-        context.split,
-        tests,
-        release=not options.test_folds,
-        synthetic_heads=count_synthetic_heads(context),
-    )
+    stages = plan_stages(context.split, tests, release=not options.test_folds)
     rank, size = rank_and_size()
     expected = _expected_time(context, stages, 1 if size > 1 else options.jobs)
     with show_progress(context.folder / "logs", enabled=rank == 0, expected=expected):

@@ -8,7 +8,6 @@ from bids_msseg.models.anatomy import CLASSES, Anatomy
 from bids_msseg.models.cascade import fuse, refine, segment
 from bids_msseg.models.checkpoint import LesionCascade
 from bids_msseg.models.crops import (
-    LOWEST,
     CropSource,
     as_crops,
     coarse_mark,
@@ -31,7 +30,6 @@ from bids_msseg.models.weights import CascadePoint
 SHAPE = (50, 46, 41)
 BOX = (slice(20, 26), slice(30, 34), slice(10, 15))
 PRESENT = (True, False, True)
-CENTRES = ((23, 32, 12), (40, 5, 32))
 
 
 def _prediction() -> Prediction:
@@ -58,9 +56,9 @@ def test_candidates_are_the_components_over_the_threshold(source: CropSource) ->
 
 
 def test_candidate_is_centred_at_both_scales(source: CropSource) -> None:
-    images, candidate, lesion, anatomy, coarse, present = cut_crops(source, 0, (23, 32, 12))
+    images, candidate, anatomy, coarse, present = cut_crops(source, 0, (23, 32, 12))
     assert images.shape == (3, FINE, FINE, FINE)
-    assert coarse.shape == (3 + 2 + CLASSES + 3, COARSE, COARSE, COARSE)
+    assert coarse.shape == (3 + 1 + CLASSES + 3, COARSE, COARSE, COARSE)
     assert present.tolist() == [1, 0, 1]
     middle = FINE // 2
     # the centre is moved to an even voxel: (22, 32, 12)
@@ -70,20 +68,19 @@ def test_candidate_is_centred_at_both_scales(source: CropSource) -> None:
     assert float(candidate.sum()) == 6 * 4 * 5
     assert float(candidate[0, middle, middle, middle]) == 1
     assert float(anatomy[5, FINE // 4, FINE // 4, FINE // 4]) == 1
-    assert float(lesion[0, middle, middle, middle]) == pytest.approx(np.log(4) / 4, abs=1e-3)
     # 120 mm³ in voxels of 64 mm³
     assert float(coarse[3].sum()) == pytest.approx(120 / 64, abs=1e-4)
     assert float(coarse[3, COARSE // 2, COARSE // 2, COARSE // 2]) > 0.3
 
 
 def test_missing_contrasts_are_zero_at_both_scales(source: CropSource) -> None:
-    images, _, _, _, coarse, _ = cut_crops(source, 0, (23, 32, 12))
+    images, _, _, coarse, _ = cut_crops(source, 0, (23, 32, 12))
     assert not images[1].any()
     assert not coarse[1].any()
 
 
 def test_position_channels_run_from_0_to_1_over_brain(source: CropSource) -> None:
-    place = cut_crops(source, 0, (23, 32, 12))[4][-3:].numpy()
+    place = cut_crops(source, 0, (23, 32, 12))[3][-3:].numpy()
     for axis in range(3):
         line = np.moveaxis(place[axis], axis, 0)[:, 3, 3]
         assert (np.diff(line) >= 0).all()
@@ -113,9 +110,9 @@ def test_coarse_mark_of_fine_crop_matches_whole_volume(
     crops = cut_crops(source, 0, even)
     inside = crops[1].numpy()[0]
     if inside.sum() == np.count_nonzero(source.pieces == 1):
-        assert np.array_equal(coarse_mark(inside, even), crops[4][3].numpy())
+        assert np.array_equal(coarse_mark(inside, even), crops[3][3].numpy())
     else:
-        assert coarse_mark(inside, even).sum() <= float(crops[4][3].sum())
+        assert coarse_mark(inside, even).sum() <= float(crops[3][3].sum())
 
 
 def test_pooling_averages_blocks() -> None:
@@ -134,28 +131,6 @@ def test_outputs_have_the_shapes_that_the_documentation_states(source: CropSourc
     assert lesion.shape == (2,)
 
 
-def test_logit_of_candidate_starts_from_that_of_the_first_network(source: CropSource) -> None:
-    net = LesionRefinementNet(LesionRefinementConfig((4, 6, 8))).eval()
-    with torch.no_grad():
-        for parameter in net.lesion.parameters():
-            parameter.zero_()
-    cuts = [cut_crops(source, piece, centre) for piece, centre in enumerate(CENTRES)]
-    with torch.inference_mode():
-        _, lesion = net(as_crops([torch.stack(parts) for parts in zip(*cuts, strict=True)]))
-    assert lesion.tolist() == pytest.approx([np.log(4), np.log(1.5)], abs=2e-3)
-
-
-def test_coarse_crop_has_the_lesion_probability(source: CropSource) -> None:
-    coarse = cut_crops(source, 0, CENTRES[0])[4]
-    # blocks of 4 mm from (20, 28, 8): a quarter of the voxels of this one has a probability of .8
-    x, y, z = (
-        COARSE // 2 + at - centre // 4 for at, centre in zip((5, 7, 2), (22, 32, 12), strict=True)
-    )
-    expected = float(np.log(0.2 / 0.8) / 4 - LOWEST / 4)
-    assert float(coarse[4, x, y, z]) == pytest.approx(expected, abs=1e-3)
-    assert float(coarse[4, 0, 0, 0]) == 0
-
-
 def test_refinement_is_zero_outside_candidates(source: CropSource) -> None:
     torch.manual_seed(0)
     net = LesionRefinementNet(LesionRefinementConfig((4, 6, 8))).eval()
@@ -166,23 +141,18 @@ def test_refinement_is_zero_outside_candidates(source: CropSource) -> None:
     assert len(np.unique(found[source.pieces == 1])) == 1
 
 
-def test_fusion_is_lower_logit_of_both_networks() -> None:
-    first = np.array([0.8, 0.8, 0.3, 0.8], np.float32)
-    second = np.array([0.2, 0.9, 0.9, 0], np.float32)
-    fused = fuse(first, second, CascadePoint(refinement_offset=0), 1.0)
-    assert fused.tolist() == pytest.approx([0.2, 0.8, 0.3, 0], abs=1e-5)
-    raised = fuse(first, second, CascadePoint(refinement_offset=np.log(2)), 1.0)
-    # the odds of .2 are a quarter, of which the double is a half
-    assert raised.tolist() == pytest.approx([1 / 3, 0.8, 0.3, 0], abs=1e-5)
-
-
-def test_fusion_lowers_first_network_in_thick_slices() -> None:
-    first, second = np.array([0.8], np.float32), np.array([0.9], np.float32)
-    point = CascadePoint(refinement_offset=0, slice_weight=0.1)
-    thick = float(fuse(first, second, point, slice_mm=6.0)[0])
-    assert thick == pytest.approx(1 / (1 + np.exp(0.5) / 4), abs=1e-5)
-    for slice_mm in (0.8, 1.0):
-        assert float(fuse(first, second, point, slice_mm)[0]) == pytest.approx(0.8, abs=1e-5)
+def test_fusion_is_weighted_mean_of_logits_minus_slice_term() -> None:
+    one = np.full((1, 1, 1), 0.8, np.float32)
+    refined = np.full_like(one, 0.2)
+    fused = fuse(one, refined, CascadePoint(0.1, 0.25), 1.0)
+    expected = 0.75 * np.log(4) + 0.25 * np.log(0.25)
+    assert float(fused[0, 0, 0]) == pytest.approx(1 / (1 + np.exp(-expected)), abs=1e-5)
+    point = CascadePoint(0.1, 0.25, slice_weight=0.1)
+    thick = fuse(one, refined, point, slice_mm=6.0)
+    assert float(thick[0, 0, 0]) == pytest.approx(1 / (1 + np.exp(0.5 - expected)), abs=1e-5)
+    thin = fuse(one, refined, point, slice_mm=0.8)
+    np.testing.assert_array_equal(thin, fused)
+    assert float(fuse(one, np.zeros_like(one), CascadePoint(), 1.0)[0, 0, 0]) == 0
 
 
 @pytest.mark.parametrize("fast", [False, True])

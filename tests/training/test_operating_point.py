@@ -9,12 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from bids_msseg.models.weights import CascadePoint
-from bids_msseg.training.operating_point import (
-    NO_EFFECT,
-    HeldOutVisit,
-    PointChooser,
-    measure_agreement,
-)
+from bids_msseg.training.operating_point import HeldOutVisit, PointChooser, measure_agreement
 
 SHAPE = (24, 24, 24)
 LESION, FALSE = (slice(2, 8), slice(2, 8), slice(2, 8)), (slice(14, 20),) * 3
@@ -84,7 +79,7 @@ def test_visit_is_cropped_to_candidates_and_lesions() -> None:
     cropped = HeldOutVisit.of(labelled, whole.lesion, whole.refined)  # type: ignore[arg-type]
     assert cropped.truth.shape == (18, 18, 18)
     chooser = PointChooser([whole, cropped], 0.1)
-    points = [CascadePoint(refinement_offset=offset, threshold=0.5) for offset in (1.0, 20.0)]
+    points = [CascadePoint(refinement_weight=weight, threshold=0.5) for weight in (0.0, 0.4)]
     for point in points:
         assert chooser.measure(0, point) == chooser.measure(1, point)
     nothing = np.zeros(SHAPE, np.float32)
@@ -93,18 +88,18 @@ def test_visit_is_cropped_to_candidates_and_lesions() -> None:
     assert empty.truth.shape == SHAPE
 
 
-def test_accurate_refinement_has_an_effect() -> None:
+def test_accurate_refinement_gets_positive_weight() -> None:
     chooser = PointChooser([_visit("a", "A", refined=True), _visit("b", "B", refined=True)], 0.1)
     point = chooser.choose(["a", "b"])
-    assert point.refinement_offset < NO_EFFECT
+    assert point.refinement_weight > 0
     assert point.candidate_threshold == 0.1
     assert chooser.measure(0, point).dice == 1
 
 
-def test_misleading_refinement_has_no_effect() -> None:
+def test_misleading_refinement_gets_zero_weight() -> None:
     chooser = PointChooser([_visit("a", "A", refined=False)], 0.1)
     point = chooser.choose(["a"])
-    assert point.refinement_offset == NO_EFFECT
+    assert point.refinement_weight == 0
 
 
 def test_rim_below_one_half_is_excluded() -> None:
@@ -117,9 +112,9 @@ def test_point_is_chosen_on_named_visits_only() -> None:
     visits = [_visit("a", "A", refined=True), _visit("b", "B", refined=False)]
     chooser = PointChooser(visits, 0.1)
     helped = chooser.choose(["a"])
-    assert helped.refinement_offset < NO_EFFECT
+    assert helped.refinement_weight > 0
     alone = chooser.choose(["b"])
-    assert alone.refinement_offset == NO_EFFECT
+    assert alone.refinement_weight == 0
 
 
 def test_slice_weight_removes_rim_of_thick_slices_only() -> None:

@@ -30,7 +30,6 @@ from bids_msseg.training.protocol import (
 )
 from bids_msseg.training.recipe import CascadeRecipe
 from bids_msseg.training.start import write_pretrained
-from bids_msseg.training.synthesis import heads
 from bids_msseg.training.synthesis.tissues import LabelMap, save_label_map
 from bids_msseg.training.validation import read_held_out
 
@@ -39,7 +38,6 @@ RECIPE = CascadeRecipe(
     refinement=FitPlan(steps=2, batch=2, workers=0),
     size=32,
     candidate_threshold=0.0,
-    synthetic_heads=1,
     candidate_net=LesionAnatomyConfig(widths=(4, 8)),
     refinement_net=LesionRefinementConfig(widths=(4, 6, 8)),
 )
@@ -85,8 +83,7 @@ def trained(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainingContext, "visit", note)
-        patch.setattr(heads, "EDGE", 64)
-        for stage in plan_stages(SPLIT, synthetic_heads=1):
+        for stage in plan_stages(SPLIT):
             stage_name = stage.name
             assert run_stage(context, stage) == stage.name
     return context
@@ -197,28 +194,6 @@ def test_plan_stages_of_two_folds() -> None:
     assert {stage.fold for stage in asked if stage.kind != "unseen"} == {1}
 
 
-def test_refinement_needs_the_synthetic_heads() -> None:
-    stages = {stage.name: stage for stage in plan_stages(SPLIT, synthetic_heads=2)}
-    assert [name for name in stages if "synthetic" in name] == ["synthetic-000", "synthetic-001"]
-    assert stages["candidate-without-0"].needs == ("unseen-sub-b1",)
-    needs = ("unseen-sub-b1", "synthetic-000", "synthetic-001")
-    assert stages["refinement-without-0"].needs == needs
-
-
-def test_refinement_learns_from_synthetic_heads(
-    trained: TrainingContext, untrained: TrainingContext
-) -> None:
-    """Only the candidates of labelled visits are left with a share of 0."""
-    shutil.rmtree(untrained.folder / "synthetic")
-    real = replace(untrained, recipe=replace(RECIPE, synthetic_candidates=0.0))
-    protocol.train_refinement(real, 0)
-    name = "refinement-without-0"
-    assert not _same(_weights(real, name), _weights(trained, name))
-    assert protocol.count_synthetic_heads(trained) == 1
-    assert protocol.count_synthetic_heads(real) == 0
-    assert protocol.count_synthetic_heads(replace(trained, label_maps=None)) == 0
-
-
 def test_single_fold_has_no_held_out_stage() -> None:
     names = [stage.name for stage in plan_stages(Split((("a",),)))]
     assert names == ["unseen-a", "candidate-release", "refinement-release"]
@@ -242,7 +217,7 @@ def test_finished_stages_are_not_trained_again(trained: TrainingContext) -> None
     assert lesion.shape == refined.shape == trained.visit("sub-a1").brain.shape
     assert refined.max() > 0
     before = _files(trained)
-    for stage in plan_stages(SPLIT, synthetic_heads=1):
+    for stage in plan_stages(SPLIT):
         run_stage(trained, stage)
     assert _files(trained) == before
 

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from bids_msseg.models.anatomy import CLASSES
 from bids_msseg.models.boxes import cut
-from bids_msseg.models.candidates import MIN_VOXELS, logit
 from bids_msseg.models.crops import (
+    MIN_VOXELS,
     CropSource,
     coarse_mark,
     cut_crops,
@@ -22,7 +22,7 @@ from bids_msseg.models.crops import (
 )
 from bids_msseg.models.inference import BACKGROUND, Prediction
 from bids_msseg.models.lesion_anatomy import CONTRASTS
-from bids_msseg.models.lesion_refinement import FINE, LOGIT_SCALE
+from bids_msseg.models.lesion_refinement import FINE
 from bids_msseg.trainer.batches import item_rng
 from bids_msseg.training.data.labelled import draw_visit
 from bids_msseg.training.data.visits import LabelledVisit
@@ -42,6 +42,7 @@ class LabelledCandidates:
     site: str
     participant: str
     source: CropSource
+    probability: NDArray[np.float16]  # of lesion by CNN-1, (X, Y, Z)
     truth: NDArray[np.float16]  # lesion share, (X, Y, Z)
     real: NDArray[np.bool_]  # (n,): whether a candidate is a lesion
 
@@ -54,8 +55,11 @@ def label_candidates(
     flat = source.pieces.ravel()
     size = np.bincount(flat, minlength=len(source.boxes) + 1)[1:]
     hit = np.bincount(flat, visit.truth.ravel() >= 0.5, minlength=len(source.boxes) + 1)[1:]
+    probability = prediction.lesion.astype(np.float16)
     real = hit >= LESION_SHARE * size
-    return LabelledCandidates(visit.site, visit.participant, source, visit.truth, real)
+    return LabelledCandidates(
+        visit.site, visit.participant, source, probability, visit.truth, real
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +74,6 @@ class CropPlan:
     shift: float = 0.3
     gamma: float = 0.25
     noise: float = 0.2
-    # of CNN-1's logit, since the fine-tuned CNN-1 has other probabilities: log of slope, and shift
-    logit_slope: float = 0.3
-    logit_shift: tuple[float, float] = (-2.0, 1.0)
     drop_t1w: float = 0.2
     drop_t2w: float = 0.3
     lesion_share: float = 0.4
@@ -105,8 +106,9 @@ class CandidateCrops(Dataset[Item]):
         truth = cut(visit.truth, even_centre, (FINE,) * 3).astype(np.float32)[None]
         real = bool(visit.real[piece])
         if rng.random() < self.plan.tighten:
-            cut_off = logit(np.array(rng.uniform(0, self.plan.tightest))) / LOGIT_SCALE
-            crops = tighten(crops, crops[2][0].numpy() >= cut_off, even_centre)
+            probability = cut(visit.probability, even_centre, (FINE,) * 3).astype(np.float32)
+            tight_mask = probability >= rng.uniform(0, self.plan.tightest)
+            crops = tighten(crops, tight_mask, even_centre)
             inside = crops[1].numpy() > 0
             real = bool((inside & (truth >= 0.5)).sum() >= LESION_SHARE * inside.sum())
         changed = _augment((*crops, torch.from_numpy(truth)), self.plan, rng)
@@ -115,28 +117,24 @@ class CandidateCrops(Dataset[Item]):
 
 def tighten(crops: Item, tight_mask: NDArray[np.bool_], even_centre: Sequence[int]) -> Item:
     """Restrict a candidate to a tighter mask (32, 32, 32), unless too few voxels would remain."""
-    images, candidate, lesion, anatomy, coarse, present = crops
+    images, candidate, anatomy, coarse, present = crops
     tightened = candidate * torch.from_numpy(tight_mask.astype(np.float32))[None]
     if float(tightened.sum()) < MIN_VOXELS:
         return crops
     joined = coarse.clone()
     joined[CONTRASTS] = torch.from_numpy(coarse_mark(tightened[0].numpy(), even_centre))
-    return images, tightened, lesion, anatomy, joined, present
+    return images, tightened, anatomy, joined, present
 
 
 def _augment(items: Item, plan: CropPlan, rng: np.random.Generator) -> Item:
     """Mirror, change intensities at both scales alike, and drop contrasts."""
-    images, candidate, lesion, anatomy, coarse, present, truth = (item.clone() for item in items)
+    images, candidate, anatomy, coarse, present, truth = (item.clone() for item in items)
     if rng.random() < 0.5:
-        images, candidate, lesion, anatomy, coarse, truth = (
-            item.flip(1) for item in (images, candidate, lesion, anatomy, coarse, truth)
+        images, candidate, anatomy, coarse, truth = (
+            item.flip(1) for item in (images, candidate, anatomy, coarse, truth)
         )
-        first = CONTRASTS + 2 + CLASSES
+        first = CONTRASTS + 1 + CLASSES
         coarse[first] = 1 - coarse[first]
-    slope = float(np.exp(rng.uniform(-plan.logit_slope, plan.logit_slope)))
-    move = float(rng.uniform(*plan.logit_shift)) / LOGIT_SCALE
-    for scale in (lesion[0], coarse[CONTRASTS + 1]):
-        scale.mul_(slope).add_(move)
     for channel, chance in ((0, 0.0), (1, plan.drop_t1w), (2, plan.drop_t2w)):
         if not present[channel]:
             continue
@@ -157,4 +155,4 @@ def _augment(items: Item, plan: CropPlan, rng: np.random.Generator) -> Item:
         inside = images[channel] != BACKGROUND
         noisy = images[channel] + amount * torch.from_numpy(grain)
         images[channel] = torch.where(inside, noisy, images[channel])
-    return images, candidate, lesion, anatomy, coarse, present, truth
+    return images, candidate, anatomy, coarse, present, truth

@@ -43,12 +43,11 @@ def test_only_real_candidates_overlap_ground_truth(
     data = CandidateCrops([labelled], 1)
     seen = set()
     for index in range(12):
-        images, candidate, lesion, _, coarse, present, share, real = data[index]
+        images, candidate, _, coarse, present, share, real = data[index]
         assert share.shape == candidate.shape == (1, FINE, FINE, FINE)
         assert bool((share * candidate).any()) == bool(real)
         assert torch.isfinite(images).all()
         assert torch.isfinite(coarse).all()
-        assert torch.isfinite(lesion).all()
         assert not images[present == 0].any()
         seen.add(bool(real))
     assert seen == {True, False}
@@ -59,14 +58,13 @@ def test_tighten_changes_both_scales_or_keeps_whole_candidate(left: int, kept: i
     candidate, tight = torch.zeros(1, FINE, FINE, FINE), np.zeros((FINE,) * 3, bool)
     candidate[0, :3, :3, :3] = 1
     tight.ravel()[[n for n in range(FINE**3) if candidate.ravel()[n]][:left]] = True
-    coarse = torch.zeros(3 + 2 + CLASSES + 3, COARSE, COARSE, COARSE)
+    coarse = torch.zeros(3 + 1 + CLASSES + 3, COARSE, COARSE, COARSE)
     coarse[3, 8, 8, 8] = 27 / 64
     anatomy, present = torch.zeros(CLASSES, FINE // 2, FINE // 2, FINE // 2), torch.ones(3)
-    lesion = torch.zeros(1, FINE, FINE, FINE)
-    crops = (torch.zeros(3, FINE, FINE, FINE), candidate, lesion, anatomy, coarse, present)
+    crops = (torch.zeros(3, FINE, FINE, FINE), candidate, anatomy, coarse, present)
     found = tighten(crops, tight, (16, 16, 16))
     assert float(found[1].sum()) == kept
-    assert float(found[4][3].sum()) == pytest.approx(kept / 64)
+    assert float(found[3][3].sum()) == pytest.approx(kept / 64)
     assert float(coarse[3].sum()) == pytest.approx(27 / 64)
 
 
