@@ -49,12 +49,12 @@ class Job:
     out_dir: Path
     model: Path
     device: str
+    threads: int
     cut: Cut
     draws: int
     seed: int
     fingerprint: str
     settings: Mapping[str, Any]
-    threads: int = 1
 
 
 def is_finished(job: Job) -> bool:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -58,14 +57,14 @@ def check_dataset(config: RunConfig, plan: Plan) -> ExitCode:
             LOGGER.info("%d of %d visits are checked: see --max-visits", len(chosen), len(visits))
         _prepare_out(config)
         header = read_model_header(config)
-        jobs = [_job(config, plan, header, visit) for visit in chosen]
+        workers, threads = _divide_cpus(resources, on_cpu=on_cpu)
+        jobs = [_job(config, plan, header, visit, threads) for visit in chosen]
         todo = [job for job in jobs if not is_finished(job)]
         if len(todo) < len(jobs):
             LOGGER.info("%d of %d visits are already checked", len(jobs) - len(todo), len(jobs))
         with VisitLocks([logs_dir(config.output_dir)]) as locks:
             locked = [job for job in todo if locks.acquire(f"check of {job.visit.key}")]
-            workers, threads = _share(resources, len(locked), on_cpu=on_cpu)
-            errors = _run_all([replace(job, threads=threads) for job in locked], plan, workers)
+            errors = _run_all(locked, plan, max(1, min(workers, len(locked))))
     _write(config, jobs, errors)
     codes = {error.code for error in errors.values()}
     if codes:
@@ -120,7 +119,7 @@ def _writing(out: Path) -> AbstractContextManager[None]:
     return convert_os_error(f"cannot write into {out}", hint=hint)
 
 
-def _job(config: RunConfig, plan: Plan, header: ModelHeader, visit: Visit) -> Job:
+def _job(config: RunConfig, plan: Plan, header: ModelHeader, visit: Visit, threads: int) -> Job:
     options = config.processing
     threshold = header.point.threshold if options.threshold is None else options.threshold
     settings = {
@@ -137,6 +136,7 @@ def _job(config: RunConfig, plan: Plan, header: ModelHeader, visit: Visit) -> Jo
         out_dir=config.output_dir,
         model=find_model(options.model),
         device=config.performance.device,
+        threads=threads,
         cut=Cut(threshold, options.min_lesion_volume),
         draws=plan.draws,
         seed=options.random_seed,
@@ -145,10 +145,14 @@ def _job(config: RunConfig, plan: Plan, header: ModelHeader, visit: Visit) -> Jo
     )
 
 
-def _share(resources: Resources, visits: int, *, on_cpu: bool) -> tuple[int, int]:
-    """Return the number of visits to check at a time, one on a GPU, and the threads of each."""
+def _divide_cpus(resources: Resources, *, on_cpu: bool) -> tuple[int, int]:
+    """Return how many visits to check at a time, one on a GPU, and the threads of each.
+
+    Threads add in an order of their own, which changes where lesions are painted. So their number
+    does not depend on the visits that are left, and a resumed check has the same result.
+    """
     by_memory = int(resources.mem_gb // MEMORY_GB)
-    workers = max(1, min(by_memory, resources.nprocs, visits)) if on_cpu else 1
+    workers = max(1, min(by_memory, resources.nprocs)) if on_cpu else 1
     return workers, max(1, min(resources.omp_nthreads, resources.nprocs // workers))
 
 

@@ -261,22 +261,21 @@ def test_visits_are_spread_over_participants(most: int, expected: list[str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("resources", "visits", "on_cpu", "expected"),
+    ("resources", "on_cpu", "expected"),
     [
-        (Resources(2, 2, 64.0), 9, True, (2, 1)),
-        (Resources(8, 4, 64.0), 9, True, (8, 1)),
-        (Resources(8, 8, 64.0), 3, True, (3, 2)),
-        (Resources(8, 1, 64.0), 3, True, (3, 1)),
-        (Resources(8, 8, 8.0), 9, True, (2, 4)),
-        (Resources(2, 2, 2.0), 9, True, (1, 2)),
-        (Resources(8, 4, 64.0), 9, False, (1, 4)),
-        (Resources(8, 1, 64.0), 0, True, (1, 1)),
+        (Resources(2, 2, 64.0), True, (2, 1)),
+        (Resources(8, 4, 64.0), True, (8, 1)),
+        (Resources(8, 1, 64.0), True, (8, 1)),
+        (Resources(8, 8, 8.0), True, (2, 4)),
+        (Resources(8, 1, 8.0), True, (2, 1)),
+        (Resources(2, 2, 2.0), True, (1, 2)),
+        (Resources(8, 4, 64.0), False, (1, 4)),
     ],
 )
 def test_visits_at_a_time_and_threads_follow_resources(
-    resources: Resources, visits: int, on_cpu: bool, expected: tuple[int, int]
+    resources: Resources, on_cpu: bool, expected: tuple[int, int]
 ) -> None:
-    assert run._share(resources, visits, on_cpu=on_cpu) == expected
+    assert run._divide_cpus(resources, on_cpu=on_cpu) == expected
 
 
 def test_killed_worker_raises_temporary_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +307,7 @@ def test_killed_worker_raises_temporary_error(monkeypatch: pytest.MonkeyPatch) -
 
 def test_unreadable_visit_is_returned_as_error(tmp_path: Path) -> None:
     visit = Visit("1", None, tmp_path / "nowhere.nii.gz")
-    job = Job(visit, tmp_path, tmp_path / "m", "cpu", None, 1, 0, "f", {})  # type: ignore[arg-type]
+    job = Job(visit, tmp_path, tmp_path / "m", "cpu", 1, None, 1, 0, "f", {})  # type: ignore[arg-type]
     error = do_visit(job)
     assert isinstance(error, NoInputError)
     assert not is_finished(job)
