@@ -16,25 +16,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.special import logit
 from scipy.stats import mannwhitneyu
 from training_output import open_training
 
 from bids_msseg.lesions.instances import label_lesions
+from bids_msseg.models.cascade import EPSILON
 from bids_msseg.training.operating_point import MIN_VOLUME_MM3, HeldOutVisit
 from bids_msseg.training.validation import read_held_out
 
 THRESHOLDS = (0.1, 0.5)
-EPSILON = 1e-4
 
 
 def score_candidates(visit: HeldOutVisit, threshold: float) -> NDArray[np.float64]:
     """Return, per candidate, whether it is a lesion, CNN-1's score and CNN-2's, shape (n, 3)."""
     labels = label_lesions(visit.lesion >= threshold, voxel_volume=1.0, min_volume=MIN_VOLUME_MM3)
     index = np.arange(1, labels.max(initial=0) + 1)
-    bounded = np.clip(visit.lesion, EPSILON, 1 - EPSILON)
+    logits = logit(np.clip(visit.lesion, EPSILON, 1 - EPSILON))
     columns = (
         ndimage.maximum(visit.truth, labels, index),
-        ndimage.mean(np.log(bounded / (1 - bounded)), labels, index),
+        ndimage.mean(logits, labels, index),
         ndimage.maximum(visit.refined, labels, index),
     )
     return np.stack([np.asarray(column, np.float64) for column in columns], axis=1)
